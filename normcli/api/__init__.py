@@ -1,0 +1,134 @@
+"""The Python face: what the command line does, as functions. The one room where all others meet.
+
+Examples
+--------
+>>> import normcli
+>>> stats = normcli.fit("sample_data/wine.zarr/measurements", layout="NC")
+>>> stats.mean.shape, int(stats.count[0])
+((13,), 178)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from normcli.api.applying import apply_array
+from normcli.api.fitted import FittedStatistics, read_statistics
+from normcli.api.fitting import fit_arrays
+from normcli.api.options import ApplyOptions, FitOptions, RunOptions
+from normcli.engine.events import Observer
+from normcli.engine.report import Report
+from normcli.errors import UsageError
+
+__all__ = ["FittedStatistics", "apply", "fit", "read_statistics"]
+
+_RUN = RunOptions.__dataclass_fields__.keys() - {"dry_run"}
+
+
+def fit(
+    inputs: str | Path | Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    observer: Observer | None = None,
+    **options: Any,
+) -> FittedStatistics:
+    """Measure arrays in one pass: the function behind ``normcli fit``.
+
+    Parameters
+    ----------
+    inputs : str, Path or sequence of them
+        Arrays by name (``x.npy``, ``file.h5/group/x``, ``store.zarr``); several are one dataset,
+        joined along the batch axis.
+    output : str or Path, optional
+        Sidecar to write.
+    observer : Observer, optional
+        Hears of progress and warnings.
+    **options
+        The fields of `FitOptions` and `RunOptions`, which are the options of the command line
+        with underscores: ``mode="instance"``, ``layout="NCHW"``, ``memory="2GiB"``, …
+
+    Returns
+    -------
+    FittedStatistics
+
+    Raises
+    ------
+    NormcliError
+        As `normcli.errors` lists them; nothing is left under the output's name then.
+
+    Examples
+    --------
+    >>> import normcli
+    >>> stats = normcli.fit("sample_data/co2.h5/co2/weekly", layout="T")
+    >>> round(float(stats.mean), 4), int(stats.statistics.moments.nonfinite)
+    (340.1422, 59)
+    """
+    run, rest = _split(options)
+    names = _names(inputs)
+    place = None if output is None else str(output)
+    outcome = fit_arrays(names, place, FitOptions(**rest), run, observer or Observer())
+    if outcome.statistics is None:
+        raise UsageError(
+            f"The statistics outgrow memory; they are complete in {place}.",
+            "Use them by apply(..., stats=path).",
+        )
+    return FittedStatistics(outcome.statistics)
+
+
+def apply(
+    input: str | Path,
+    output: str | Path,
+    *,
+    observer: Observer | None = None,
+    **options: Any,
+) -> Report:
+    """Normalize an array: the function behind ``normcli apply``.
+
+    Parameters
+    ----------
+    input, output : str or Path
+        Arrays by name; the suffix of `output` decides its format.
+    observer : Observer, optional
+        Hears of progress and warnings.
+    **options
+        The fields of `ApplyOptions` and `RunOptions`, which are the options of the command line
+        with underscores: ``stats="s.json"``, ``mode="layer"``, ``inverse=True``, …
+
+    Returns
+    -------
+    Report
+        Groups, non-finite values, mean and standard deviation of what was written, time.
+
+    Raises
+    ------
+    NormcliError
+        As `normcli.errors` lists them; nothing is left under the output's name then.
+
+    Examples
+    --------
+    >>> import normcli, tempfile, pathlib
+    >>> out = pathlib.Path(tempfile.mkdtemp()) / "normalized.zarr"
+    >>> report = normcli.apply("sample_data/patches.zarr", out, mode="instance")
+    >>> report.passes, report.tally.groups, round(report.written_mean, 6)
+    (1, 192, 0.0)
+    """
+    run, rest = _split(options)
+    outcome = apply_array(
+        str(input), str(output), ApplyOptions(**rest), run, observer or Observer()
+    )
+    assert outcome.report is not None
+    return outcome.report
+
+
+def _names(inputs: str | Path | Sequence[str | Path]) -> list[str]:
+    if isinstance(inputs, str | Path):
+        return [str(inputs)]
+    return [str(name) for name in inputs]
+
+
+def _split(options: dict[str, Any]) -> tuple[RunOptions, dict[str, Any]]:
+    run = {name: value for name, value in options.items() if name in _RUN}
+    rest = {name: value for name, value in options.items() if name not in _RUN}
+    return RunOptions(**run), rest

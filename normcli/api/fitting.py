@@ -1,0 +1,319 @@
+"""fit: from inputs to statistics, in one pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from math import gcd
+
+from normcli.api.moving import earlier_statistics, moving_rule, moving_start
+from normcli.api.options import FitOptions, RunOptions
+from normcli.api.preparing import (
+    check_expectations,
+    describe,
+    make_scheduler,
+    new_spec,
+    provenance,
+    resolve_layout,
+    resources,
+)
+from normcli.api.sidecars import StoredSidecar, check_sidecar
+from normcli.arrays.access import ArraySource
+from normcli.arrays.opening import open_joined, open_source
+from normcli.bundles.statistics_file import write_statistics
+from normcli.domain.geometry import Geometry, bind
+from normcli.domain.layout import Layout
+from normcli.domain.moments import Moments
+from normcli.domain.moving_average import MovingRule, MovingStatistics
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.statistics import SourceDescription, Statistics, require_usable
+from normcli.engine.collectors import HeldMoments, MovingFold
+from normcli.engine.events import Observer
+from normcli.engine.report import Report, Tally, tally
+from normcli.engine.run import Runner
+from normcli.engine.tasks import MeasureJob
+from normcli.engine.walk import Walk
+from normcli.errors import DataPolicyError, InputError, UsageError
+from normcli.kernels.select import choose
+from normcli.planning.plan import Plan
+from normcli.planning.planner import GROUPS_IN_MEMORY, plan_fit
+
+
+@dataclass(frozen=True)
+class FitOutcome:
+    """What a fit leaves.
+
+    Attributes
+    ----------
+    plan : Plan
+        What was (or would be) done.
+    statistics : Statistics or None
+        None after a dry run, and where they outgrew memory and stand in the output alone.
+    report : Report or None
+        None after a dry run.
+    """
+
+    plan: Plan
+    statistics: Statistics | None
+    report: Report | None
+
+
+def fit_arrays(
+    inputs: Sequence[str],
+    output: str | None,
+    options: FitOptions,
+    run: RunOptions,
+    observer: Observer,
+) -> FitOutcome:
+    """Measure inputs, joined along the batch axis, and write their statistics.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        Names of arrays.
+    output : str or None
+        Sidecar to write, or None.
+    options : FitOptions
+        What to compute.
+    run : RunOptions
+        Where and how.
+    observer : Observer
+        Who is told.
+
+    Returns
+    -------
+    FitOutcome
+    """
+    begin = time.perf_counter()
+    if not inputs:
+        raise UsageError("There is no input to fit.")
+    if output is not None:
+        check_sidecar(output, run.overwrite)
+    with ExitStack() as stack:
+        source = stack.enter_context(closing(open_source(inputs[0])))
+        layout = resolve_layout(options, source, observer)
+        if len(inputs) > 1:
+            if layout.batch_axis is None:
+                raise UsageError(
+                    f"Several inputs are joined along the batch axis, but the layout {layout} "
+                    "has no N.",
+                    "Give a --layout with N.",
+                )
+            source = stack.enter_context(closing(open_joined(list(inputs), layout.batch_axis)))
+        scheduler = stack.enter_context(closing(make_scheduler(run)))
+        fit = _Fit(source, layout, output, options, run, observer)
+        plan = plan_fit(
+            source.info,
+            fit.measured,
+            resources(run, scheduler),
+            choose(source.info.nbytes),
+            groups_held=0 if fit.by_block else fit.geometry.group_count,
+            moving_axis=layout.batch_axis if fit.rule is not None else None,
+        )
+        observer.planned(plan)
+        if run.dry_run:
+            return FitOutcome(plan, None, None)
+        statistics, counts = fit.run(Runner(plan, scheduler, observer))
+    report = Report(
+        command="fit",
+        inputs=tuple(inputs),
+        output=None,
+        stats=output,
+        shape=source.info.shape,
+        dtype=str(source.info.dtype),
+        output_dtype=None,
+        passes=1,
+        tally=counts,
+        written_mean=None,
+        written_std=None,
+        written_nonfinite=None,
+        bytes_read=plan.bytes_read,
+        bytes_written=0,
+        seconds=time.perf_counter() - begin,
+        workers=plan.workers,
+        kernel=plan.kernel,
+    )
+    return FitOutcome(plan, statistics, report)
+
+
+class _Fit:
+    """One fit: what it measures, and what becomes of it."""
+
+    def __init__(
+        self,
+        source: ArraySource,
+        layout: Layout,
+        output: str | None,
+        options: FitOptions,
+        run: RunOptions,
+        observer: Observer,
+    ) -> None:
+        check_expectations(options, source, layout)
+        self.source, self.layout, self.output = source, layout, output
+        self.overwrite, self.observer = run.overwrite, observer
+        self.spec = new_spec(options, layout, source.info)
+        self.geometry = bind(self.spec, source.info.shape)
+        self.earlier = earlier_statistics(options.update)
+        if self.earlier is not None:
+            require_same(self.earlier, self.spec, self.geometry, str(options.update))
+        self.rule: MovingRule | None = moving_rule(options, self.earlier)
+        self.measured = self.geometry
+        if self.rule is not None:
+            by_batches = self.spec.by_batches(gcd(*self.rule.batch_sizes))
+            self.measured = bind(by_batches, source.info.shape)
+        if self.spec.ddof and self.geometry.group_size == 1:
+            raise DataPolicyError(
+                f"Each group of {source.name} has one element, whose variance with divisor "
+                "n - 1 is undefined.",
+                "Use --ddof 0, or aggregate more axes.",
+            )
+        groups = self.geometry.group_count
+        self.by_block = not self.spec.per_dataset and groups > GROUPS_IN_MEMORY
+        if output is not None:
+            check_sidecar(output, run.overwrite, groups, self.by_block)
+        elif self.by_block and not run.dry_run:
+            raise UsageError(
+                f"The statistics of {groups} groups are written by block, so they need an output.",
+                "Give -o STATS.zarr.",
+            )
+
+    def run(self, runner: Runner) -> tuple[Statistics | None, Tally]:
+        """Measure, write the statistics, and return them with their counts."""
+        work = runner.plan.passes[0]
+        kept = self.measured.kept
+        if self.rule is not None:
+            # Batches are folded in order, so the batch axis has to be the slowest.
+            batch = self.layout.batch_axis
+            kept = (*(a for a in kept if a == batch), *(a for a in kept if a != batch))
+        walk = Walk(work.grid, kept)
+        job = MeasureJob(self.source, self.measured, walk, runner.plan.kernel)
+        source = describe(self.source)
+        if self.by_block:
+            return None, self._run_by_block(runner, job, source)
+        moving = None
+        if self.rule is not None:
+            fold = self._fold(walk, self.rule)
+            runner.measure(work, job, fold)
+            moments, moving = fold.pooled, fold.moving
+        else:
+            held = HeldMoments(self.geometry.statistics_shape)
+            runner.measure(work, job, held)
+            moments = held.moments
+        return self._finish(moments, moving, source)
+
+    def _run_by_block(self, runner: Runner, job: MeasureJob, source: SourceDescription) -> Tally:
+        assert self.output is not None
+        work = runner.plan.passes[0]
+        with StoredSidecar(
+            self.output, self.geometry, work, self.spec, source.dtype, self.overwrite
+        ) as sidecar:
+            runner.measure(work, job, sidecar.moments)
+            require_policy(sidecar.moments.tally, self.spec, self.source.name)
+            sidecar.publish(source, provenance())
+        warn_of(sidecar.moments.tally, self.spec, self.observer)
+        return sidecar.moments.tally
+
+    def _fold(self, walk: Walk, rule: MovingRule) -> MovingFold:
+        batch = self.layout.batch_axis
+        assert batch is not None
+        shape = self.measured.statistics_shape
+        position = self.measured.kept.index(batch)
+        one = shape[:position] + shape[position + 1 :]
+        return MovingFold(
+            moving_start(rule, self.earlier, one, self.spec),
+            walk,
+            position,
+            shape,
+            self.measured.segments[batch],
+            self.source.info.shape[batch],
+            self.spec.nonfinite,
+        )
+
+    def _finish(
+        self, moments: Moments, moving: MovingStatistics | None, source: SourceDescription
+    ) -> tuple[Statistics, Tally]:
+        require_usable(moments, self.spec, source.dtype, self.source.name)
+        if self.earlier is not None:
+            assert self.earlier.moments is not None
+            moments = self.earlier.moments.merge(moments)
+            source = _extended(self.earlier.source, source, self.layout)
+        statistics = Statistics(self.spec, source, moments, moving=moving, provenance=provenance())
+        counts = tally(moments, self.spec, source.dtype)
+        warn_of(counts, self.spec, self.observer)
+        if self.output is not None:
+            write_statistics(self.output, statistics, self.overwrite)
+        return statistics, counts
+
+
+def require_same(earlier: Statistics, spec: NormSpec, geometry: Geometry, path: str) -> None:
+    """Refuse to continue statistics of another kind.
+
+    Raises
+    ------
+    InputError
+        When settings or extents differ.
+    UsageError
+        When statistics belong to each observation, so that there is nothing to continue.
+    """
+    if not spec.per_dataset:
+        raise UsageError(
+            "--update continues statistics of a dataset; these belong to each observation."
+        )
+    old = earlier.spec
+    for name in ("mode", "method", "aggregated", "kept", "groups", "ddof", "nonfinite"):
+        if getattr(old, name) != getattr(spec, name):
+            raise InputError(
+                f"{path} was fitted with {name} {getattr(old, name)}, not {getattr(spec, name)}.",
+                "Continue with the same settings, or fit afresh.",
+            )
+    if earlier.shape != geometry.statistics_shape:
+        raise InputError(
+            f"{path} holds statistics of shape {earlier.shape}, but this input has "
+            f"{geometry.statistics_shape}."
+        )
+
+
+def require_policy(counts: Tally, spec: NormSpec, where: str) -> None:
+    """Refuse non-finite values under ``--nonfinite error``."""
+    if spec.nonfinite == "error" and counts.nonfinite:
+        raise DataPolicyError(
+            f"{where} holds {counts.nonfinite} NaN or infinite values.",
+            "--nonfinite omit leaves them out of the statistics.",
+        )
+
+
+def warn_of(counts: Tally, spec: NormSpec, observer: Observer) -> None:
+    """Tell of groups without spread or values, and of an epsilon that flattens groups."""
+    if counts.constant and spec.convention is None:
+        observer.warn(
+            f"{counts.constant} of {counts.groups} groups are constant "
+            f"({_listed(counts.constant_names, counts.constant)}); they become their bias."
+        )
+    if counts.empty:
+        observer.warn(
+            f"{counts.empty} of {counts.groups} groups hold no finite value "
+            f"({_listed(counts.empty_names, counts.empty)})."
+        )
+    if counts.damped and not (spec.epsilon_given and spec.convention is None):
+        observer.warn(
+            f"Epsilon {spec.epsilon:g} exceeds 1 % of the variance of {counts.damped} of "
+            f"{counts.groups} groups ({_listed(counts.damped_names, counts.damped)}); "
+            "it flattens them.",
+            "--epsilon 0 is exact.",
+        )
+
+
+def _listed(names: tuple[str, ...], total: int) -> str:
+    return "; ".join(names) + ("; …" if total > len(names) else "")
+
+
+def _extended(
+    earlier: SourceDescription, new: SourceDescription, layout: Layout
+) -> SourceDescription:
+    shape = list(new.shape)
+    batch = layout.batch_axis
+    if batch is not None and len(earlier.shape) == len(shape):
+        shape[batch] += earlier.shape[batch]
+    return replace(new, shape=tuple(shape), inputs=(*earlier.inputs, *new.inputs))

@@ -1,0 +1,225 @@
+"""What a path holds: arrays of a container, fitted statistics, or parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normcli.arrays.access import ArrayEntry
+from normcli.arrays.opening import list_arrays
+from normcli.arrays.paths import SUFFIXES, parse_path
+from normcli.bundles.bundle import Bundle
+from normcli.bundles.formats import read_bundle
+from normcli.bundles.statistics_attributes import SCHEMA
+from normcli.bundles.statistics_file import statistics_from_bundle
+from normcli.errors import InputError
+
+_BUNDLES = (".json", ".safetensors", ".npz", ".h5", ".hdf5", ".zarr")
+_PARAMETERS = (".json", ".safetensors")
+
+# Arrays above this many values are listed without reading them.
+_SHOWN_VALUES = 4
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    Attributes
+    ----------
+    path : str
+        Where.
+    kind : {"container", "statistics", "parameters"}
+        What it is.
+    facts : mapping of str to str
+        What is true of the whole, for people.
+    details : mapping
+        The same for programs, as JSON can hold it.
+    arrays : tuple of mapping
+        One for each array, with ``name``, ``shape``, ``dtype`` and more.
+    """
+
+    path: str
+    kind: str
+    facts: Mapping[str, str]
+    details: Mapping[str, Any]
+    arrays: tuple[Mapping[str, Any], ...]
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """Columns of the table."""
+        if self.kind == "container":
+            return ("name", "shape", "dtype", "chunks", "codecs", "dimensions", "size", "stored")
+        return ("name", "shape", "dtype", "values")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Cells of the table, one row for each array."""
+        return [tuple(_cell(array.get(h)) for h in self.headers) for array in self.arrays]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            **self.details,
+            "arrays": [dict(array) for array in self.arrays],
+        }
+
+
+def inspect_path(text: str) -> Inspection:
+    """Return what `text` holds.
+
+    Parameters
+    ----------
+    text : str
+        A container, an array in one, a sidecar or a parameter file.
+
+    Raises
+    ------
+    InputError
+        When it is missing, malformed or of an unknown kind.
+    """
+    suffix = Path(text).suffix.lower()
+    if suffix in _BUNDLES and Path(text).exists():
+        bundle = _statistics_or_none(text, suffix)
+        if bundle is not None:
+            return _statistics(text, bundle)
+        if suffix in _PARAMETERS:
+            return _parameters(text, read_bundle(text))
+    elif suffix in _PARAMETERS:
+        raise InputError(f"There is no file {text}.")
+    entries = list_arrays(text)
+    if not entries:
+        raise InputError(f"{text} holds no arrays.")
+    inner = parse_path(text).inner
+    return Inspection(
+        text,
+        "container",
+        {},
+        {"attributes": _attributes(entries, inner)},
+        tuple(_entry(entry, parse_path(text).container.name) for entry in entries),
+    )
+
+
+def _statistics_or_none(text: str, suffix: str) -> Bundle | None:
+    if suffix in SUFFIXES:
+        try:
+            header = read_bundle(text, lambda names: [])
+        except InputError:
+            return None  # A container of arrays that no bundle would hold.
+        if header.attrs.get("schema") != SCHEMA:
+            return None
+        return read_bundle(text)
+    bundle = read_bundle(text)
+    return bundle if bundle.attrs.get("schema") == SCHEMA else None
+
+
+def _statistics(text: str, bundle: Bundle) -> Inspection:
+    statistics = statistics_from_bundle(bundle, text)
+    spec, source = statistics.spec, statistics.source
+    names = [spec.layout.axis_label(axis) for axis in range(spec.layout.ndim)]
+
+    def axes(chosen: tuple[int, ...]) -> str:
+        return ", ".join(f"{axis} ({names[axis]})" for axis in chosen) or "none"
+
+    facts = {
+        "kind": "fitted statistics",
+        "mode": f"{spec.mode}, method {spec.method}"
+        + (f", convention {spec.convention}" if spec.convention else ""),
+        "layout": f"{spec.layout} ({', '.join(names)})",
+        "aggregated axes": axes(spec.aggregated),
+        "kept axes": axes(spec.kept),
+        "scale axes": axes(spec.scale_axes),
+        "epsilon": f"{spec.epsilon:g} ({spec.placement}), ddof {spec.ddof}, "
+        f"non-finite: {spec.nonfinite}",
+        "source": f"shape {source.shape}, {source.dtype}",
+    }
+    for given in source.inputs:
+        facts["input"] = ", ".join(f"{key} {value}" for key, value in given.items())
+    if statistics.moving is not None:
+        rule = statistics.moving.rule
+        momentum = "cumulative" if rule.momentum is None else f"momentum {rule.momentum:g}"
+        facts["moving"] = (
+            f"{momentum}, batches of {', '.join(map(str, rule.batch_sizes))}, "
+            f"{rule.variance} variance, {statistics.moving.batches} batches from {rule.start}"
+        )
+    for name, value in statistics.provenance.items():
+        facts[name] = str(value)
+    return Inspection(text, "statistics", facts, dict(bundle.attrs), _bundle_arrays(bundle))
+
+
+def _parameters(text: str, bundle: Bundle) -> Inspection:
+    return Inspection(
+        text, "parameters", {}, {"attributes": dict(bundle.attrs)}, _bundle_arrays(bundle)
+    )
+
+
+def _bundle_arrays(bundle: Bundle) -> tuple[Mapping[str, Any], ...]:
+    return tuple(
+        {
+            "name": name or "(the array)",
+            "shape": list(values.shape),
+            "dtype": str(values.dtype),
+            "values": _values(values),
+        }
+        for name, values in bundle.arrays.items()
+    )
+
+
+def _values(values: np.ndarray) -> str:
+    flat = values.reshape(-1)[:_SHOWN_VALUES]
+    text = ", ".join(str(int(v)) if values.dtype.kind in "iub" else f"{float(v):.6g}" for v in flat)
+    return text + (", …" if values.size > _SHOWN_VALUES else "")
+
+
+def _attributes(entries: list[ArrayEntry], inner: str) -> dict[str, Any]:
+    if len(entries) != 1 and not inner:
+        return {}
+    return dict(entries[0].info.attrs)
+
+
+def _entry(entry: ArrayEntry, container: str) -> Mapping[str, Any]:
+    info = entry.info
+    return {
+        "name": entry.path or container,
+        "shape": list(info.shape),
+        "dtype": str(info.dtype),
+        "chunks": None if info.chunks is None else list(info.chunks),
+        "shards": None if info.shards is None else list(info.shards),
+        "codecs": _codecs(info.codecs),
+        "dimensions": None if info.dims is None else list(info.dims),
+        "size": info.nbytes,
+        "stored": entry.stored_bytes,
+    }
+
+
+def _codecs(codecs: Mapping[str, Any]) -> list[str]:
+    """Name the codecs in the order in which they are applied."""
+    names: list[str] = []
+    for key in ("filters", "serializer", "compressors", "compressor"):
+        value = codecs.get(key)
+        for codec in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(codec, Mapping):
+                names.append(str(codec.get("id") or codec.get("name")))
+            elif codec:
+                names.append(str(codec))
+    if codecs.get("shuffle") is True:
+        names.append("shuffle")
+    if isinstance(codecs.get("compression"), str):
+        level = codecs.get("compression_opts")
+        names.append(codecs["compression"] + ("" if level is None else f" {level}"))
+    if codecs.get("fletcher32") is True:
+        names.append("fletcher32")
+    return [name for name in names if name != "bytes"]
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == []:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,160 @@
+"""Statistics, scale and bias from where the user keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from normcli.api.options import ApplyOptions
+from normcli.arrays.access import ArraySource
+from normcli.arrays.opening import open_source
+from normcli.bundles.parameter_file import (
+    read_affine,
+    read_bias,
+    read_mean,
+    read_scale,
+    read_variance,
+)
+from normcli.bundles.statistics_file import read_statistics, read_statistics_header
+from normcli.domain.affine import Affine
+from normcli.domain.geometry import Geometry
+from normcli.domain.moments import Moments
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.statistics import SourceDescription, Statistics
+from normcli.errors import InputError, UsageError
+from normcli.planning.planner import GROUPS_IN_MEMORY
+
+BY_BLOCK = (".zarr", ".h5", ".hdf5", ".npz")
+
+
+@dataclass(frozen=True)
+class Known:
+    """Statistics that need not be measured.
+
+    Attributes
+    ----------
+    statistics : Statistics
+        The statistics; without moments where they are too many for memory.
+    stored : dict of str to ArraySource, or None
+        The arrays of their moments, where they are read by block.
+    """
+
+    statistics: Statistics
+    stored: dict[str, ArraySource] | None = None
+
+
+def known_statistics(options: ApplyOptions) -> Known | None:
+    """Return the statistics of ``--stats``, or None.
+
+    Raises
+    ------
+    UsageError
+        When ``--mean`` or ``--variance`` is given as well.
+    """
+    if options.stats is None:
+        return None
+    if options.mean is not None or options.variance is not None:
+        raise UsageError("--stats excludes --mean and --variance, which replace it.")
+    given = getattr(options.stats, "statistics", options.stats)
+    if isinstance(given, Statistics):
+        return Known(given)
+    path = str(given)
+    if Path(path).suffix.lower() in BY_BLOCK and Path(path).exists():
+        header = read_statistics_header(path)
+        if header is not None:
+            count = open_source(f"{path}/count")
+            if count.info.size > GROUPS_IN_MEMORY:
+                return Known(header, stored_arrays(path))
+            count.close()
+    return Known(read_statistics(path))
+
+
+def stored_arrays(path: str) -> dict[str, ArraySource]:
+    """Return the arrays of the moments in a sidecar, to be read by block."""
+    return {f.name: open_source(f"{path}/{f.name}") for f in fields(Moments)}
+
+
+def supplied_statistics(
+    options: ApplyOptions, spec: NormSpec, geometry: Geometry, source: SourceDescription
+) -> Statistics | None:
+    """Return the statistics of ``--mean`` and ``--variance``, or None.
+
+    Raises
+    ------
+    UsageError
+        When the method needs one that is missing.
+    InputError
+        When their shape is not that of the statistics.
+    """
+    if options.mean is None and options.variance is None:
+        return None
+    needed = {"zscore": (True, True), "rms": (True, True), "center": (True, False)}
+    for name, need in zip(
+        ("mean", "variance"), needed.get(spec.method, (False, True)), strict=True
+    ):
+        if need and getattr(options, name) is None:
+            raise UsageError(f"--method {spec.method} needs --{name} as well.")
+    shape = geometry.statistics_shape
+    given = [np.zeros(shape), np.ones(shape)]
+    for i, (name, read) in enumerate((("mean", read_mean), ("variance", read_variance))):
+        path = getattr(options, name)
+        if path is not None:
+            given[i] = _shaped(read(str(path)), name, str(path), shape, spec)
+    return Statistics(spec, source, None, given=(given[0], given[1]))
+
+
+def require_fit(known: Known, geometry: Geometry, where: str) -> None:
+    """Refuse statistics of other extents than this array has.
+
+    Raises
+    ------
+    InputError
+        With both shapes.
+    """
+    own = known.stored["count"].info.shape if known.stored else known.statistics.shape
+    if own != geometry.statistics_shape:
+        spec = known.statistics.spec
+        axes = ", ".join(spec.layout.axis_label(axis) for axis in spec.kept) or "none"
+        raise InputError(
+            f"The statistics have shape {own}, but {where} of shape {geometry.shape} needs "
+            f"{geometry.statistics_shape} (kept axes: {axes}).",
+            "Fit on an array of the same kind, or check --layout.",
+        )
+
+
+def affine_for(
+    options: ApplyOptions, geometry: Geometry, spec: NormSpec, recorded: Affine
+) -> Affine:
+    """Return scale and bias in the shape of the scale axes.
+
+    ``--scale`` and ``--bias`` come before ``--affine``, and that before what the statistics
+    recorded; ``none`` drops a term.
+    """
+    affine = recorded
+    if isinstance(options.affine, Affine):
+        affine = options.affine
+    elif options.affine is not None:
+        affine = read_affine(str(options.affine))
+    if options.scale is not None:
+        dropped = str(options.scale) == "none"
+        affine = replace(affine, scale=None if dropped else read_scale(str(options.scale)))
+    if options.bias is not None:
+        dropped = str(options.bias) == "none"
+        affine = replace(affine, bias=None if dropped else read_bias(str(options.bias)))
+    axes = ", ".join(spec.layout.axis_label(axis) for axis in spec.scale_axes) or "none (a scalar)"
+    return affine.fitted(geometry.scale_shape, axes)
+
+
+def _shaped(
+    values: np.ndarray, name: str, path: str, shape: tuple[int, ...], spec: NormSpec
+) -> np.ndarray:
+    if tuple(n for n in values.shape if n != 1) != tuple(n for n in shape if n != 1):
+        axes = ", ".join(spec.layout.axis_label(axis) for axis in spec.kept) or "none"
+        raise InputError(
+            f"The {name} in {path} has shape {values.shape}, but the statistics need {shape} "
+            f"(kept axes: {axes}).",
+            "Nothing is broadcast: give one value for each group.",
+        )
+    return values.reshape(shape)

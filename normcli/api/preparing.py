@@ -1,0 +1,207 @@
+"""From names to objects: sources, layouts, specs, geometries, schedulers and budgets."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import normcli
+from normcli.api.options import NormOptions, RunOptions
+from normcli.arrays.access import ArraySource
+from normcli.domain.array_info import ArrayInfo
+from normcli.domain.axes import parse_axes, parse_levels
+from normcli.domain.layout import Layout, infer_layout, parse_layout
+from normcli.domain.norm_spec import NormSpec, make_spec
+from normcli.domain.statistics import SourceDescription
+from normcli.engine.events import Observer
+from normcli.engine.resources import default_memory, parse_memory
+from normcli.engine.schedulers import ClusterScheduler, Scheduler, ThreadScheduler
+from normcli.errors import InputError, UsageError
+from normcli.planning.planner import Resources
+
+
+def resolve_layout(options: NormOptions, source: ArraySource, observer: Observer) -> Layout:
+    """Return the layout that the user gave, or the one that the file suggests."""
+    info = source.info
+    if info.ndim == 0:
+        raise InputError(f"{source.name} is a single number (no axes).", "Give an array.")
+    if options.layout is not None:
+        return parse_layout(options.layout, info.ndim, info.dims)
+    layout, reason = infer_layout(info.ndim, info.dims)
+    observer.note(f"layout {layout} for {source.name} {reason}; --layout sets another")
+    return layout
+
+
+def new_spec(options: NormOptions, layout: Layout, info: ArrayInfo) -> NormSpec:
+    """Return the spec that the options mean, with defaults for what was not given."""
+    return make_spec(
+        layout,
+        info.dtype,
+        mode=options.mode or "batch",
+        method=options.method or "zscore",
+        aggregate=options.aggregate,
+        scale_axes=options.scale_axes,
+        wolfram_levels=options.wolfram_levels,
+        groups=options.groups,
+        group_axis=options.group_axis,
+        epsilon=options.epsilon,
+        placement=options.epsilon_placement or "inside",
+        ddof=0 if options.ddof is None else options.ddof,
+        nonfinite=options.nonfinite or "omit",
+        convention=options.convention,
+    )
+
+
+def fitted_spec(options: NormOptions, spec: NormSpec) -> NormSpec:
+    """Return the spec of statistics, with what an apply may change.
+
+    Epsilon, its placement and the scale axes only concern the application; everything else was
+    decided by the fit.
+
+    Raises
+    ------
+    UsageError
+        When an option contradicts the fit.
+    """
+    fixed = {
+        "mode": spec.mode,
+        "method": spec.method,
+        "groups": spec.groups,
+        "ddof": spec.ddof,
+        "convention": spec.convention,
+        "nonfinite": spec.nonfinite,
+    }
+    for name, fitted in fixed.items():
+        given = getattr(options, name)
+        if given is not None and given != fitted:
+            raise UsageError(
+                f"--{name} {given} contradicts the statistics, which were fitted with "
+                f"{name} {fitted}.",
+                f"Leave --{name} out, or fit again.",
+            )
+    layout = spec.layout
+    if options.layout is not None:
+        given_layout = parse_layout(options.layout, len(options.layout), None)
+        if given_layout.letters != layout.letters:
+            raise UsageError(
+                f"--layout {options.layout} contradicts the statistics, which were fitted with "
+                f"layout {layout}.",
+                "Leave --layout out, or fit again.",
+            )
+    if options.aggregate is not None:
+        axes = (parse_levels if options.wolfram_levels else parse_axes)(options.aggregate, layout)
+        if axes != spec.aggregated:
+            raise UsageError(
+                f"--aggregate {options.aggregate} contradicts the statistics, which aggregate "
+                f"axes {list(spec.aggregated)}.",
+                "Leave --aggregate out, or fit again.",
+            )
+    if options.epsilon is not None:
+        spec = replace(spec, epsilon=options.epsilon, epsilon_given=True)
+    if options.epsilon_placement is not None:
+        spec = replace(spec, placement=options.epsilon_placement)
+    if options.scale_axes is not None:
+        spec = replace(spec, scale_axes=_scale_axes(options, spec))
+    return spec
+
+
+def _scale_axes(options: NormOptions, spec: NormSpec) -> tuple[int, ...]:
+    assert options.scale_axes is not None
+    word = options.scale_axes.strip().lower()
+    if word == "same":
+        return spec.aggregated
+    if word == "complement":
+        return tuple(axis for axis in spec.kept if axis != spec.layout.batch_axis)
+    parse = parse_levels if options.wolfram_levels else parse_axes
+    return parse(options.scale_axes, spec.layout)
+
+
+def check_expectations(options: NormOptions, source: ArraySource, layout: Layout) -> None:
+    """Compare the array with what the user asserts of it.
+
+    Raises
+    ------
+    InputError
+        When the number of channels or the shape differ.
+    """
+    shape = source.info.shape
+    if options.num_channels is not None:
+        axis = layout.channel_axis
+        if axis is None:
+            raise UsageError(f"--num-channels needs a layout with C, but it is {layout}.")
+        if shape[axis] != options.num_channels:
+            raise InputError(
+                f"{source.name} has {shape[axis]} channels (axis {axis} of shape {shape}), "
+                f"but --num-channels says {options.num_channels}."
+            )
+    if options.expect_shape is not None:
+        words = [word.strip() for word in options.expect_shape.split(",")]
+        if not all(word == "*" or word.isdigit() for word in words):
+            raise UsageError(
+                f"--expect-shape {options.expect_shape!r} is no shape.", "Like '*,3,224,224'."
+            )
+        fits = len(words) == len(shape) and all(
+            word == "*" or int(word) == n for word, n in zip(words, shape, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"{source.name} has shape {shape}, but --expect-shape says {options.expect_shape}."
+            )
+
+
+def batch_sizes(given: int | tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """Return the batch sizes as a tuple of positive numbers, or None.
+
+    Raises
+    ------
+    UsageError
+        When one is below 1.
+    """
+    if given is None:
+        return None
+    sizes = (given,) if isinstance(given, int) else tuple(given)
+    if not sizes or min(sizes) < 1:
+        raise UsageError(f"--batch-size {given} must be 1 or more.")
+    return sizes
+
+
+def describe(source: ArraySource) -> SourceDescription:
+    """Return what identifies the data behind a source."""
+    info = source.info
+    return SourceDescription(info.shape, info.dtype, info.dims, source.identity())
+
+
+def provenance() -> dict[str, Any]:
+    """Return who made this, with what command, and when."""
+    command = [arg if arg.isprintable() else repr(arg) for arg in sys.argv]
+    return {
+        "version": normcli.__version__,
+        "command": " ".join(["normcli", *command[1:]]) if command else "",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def make_scheduler(run: RunOptions) -> Scheduler:
+    """Return the scheduler that the options name: threads here, or a cluster."""
+    if run.scheduler and run.scheduler_file:
+        raise UsageError("--scheduler and --scheduler-file exclude each other.")
+    if run.workers is not None and run.workers < 1:
+        raise UsageError(f"-j {run.workers}: at least one worker is needed.")
+    if run.scheduler or run.scheduler_file:
+        return ClusterScheduler(run.scheduler, run.scheduler_file)
+    return ThreadScheduler(run.workers)
+
+
+def resources(run: RunOptions, scheduler: Scheduler) -> Resources:
+    """Return workers and memory for the planner."""
+    if run.memory is None:
+        memory = default_memory()
+    elif isinstance(run.memory, str):
+        memory = parse_memory(run.memory)
+    else:
+        memory = int(run.memory)
+    if memory <= 0:
+        raise UsageError(f"--memory {run.memory} must be above 0.")
+    return Resources(scheduler.workers, memory)

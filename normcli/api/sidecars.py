@@ -1,0 +1,135 @@
+"""Where statistics are written: at once by a bundle, or by block where they outgrow memory."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from normcli.arrays.opening import make_sink
+from normcli.bundles.statistics_file import statistics_attrs
+from normcli.domain.array_info import ArrayInfo
+from normcli.domain.geometry import Geometry
+from normcli.domain.moments import Moments
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.statistics import SourceDescription
+from normcli.engine.collectors import StoredMoments
+from normcli.errors import UsageError
+from normcli.planning.plan import Pass
+from normcli.publishing import Draft
+
+SUFFIXES = (".json", ".npz", ".h5", ".hdf5", ".zarr", ".safetensors")
+BY_BLOCK = (".zarr", ".h5", ".hdf5", ".npz")
+JSON_VALUES = 1_000_000
+
+# Arrays of a sidecar that has moments: the six of Moments, and the variance.
+ARRAYS = 7
+
+
+def check_sidecar(path: str, overwrite: bool, groups: int = 0, by_block: bool = False) -> None:
+    """Refuse a sidecar that could not be written in the end, before anything is read.
+
+    Parameters
+    ----------
+    path : str
+        Its name.
+    overwrite : bool
+        Whether an existing one may be replaced.
+    groups : int
+        Groups that it will hold.
+    by_block : bool
+        Whether they are written by block.
+
+    Raises
+    ------
+    UsageError
+        For an unknown suffix, an existing file, or more values than the format should hold.
+    OutputError
+        When the folder is missing or cannot be written to.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(
+            f"{path} has no suffix of a statistics file.", f"Use one of {', '.join(SUFFIXES)}."
+        )
+    values = groups * ARRAYS
+    if (suffix == ".json" and values > JSON_VALUES) or (by_block and suffix not in BY_BLOCK):
+        raise UsageError(
+            f"{path} would hold {values} values in {groups} groups, more than the "
+            f"{JSON_VALUES} that {suffix} is good for.",
+            "Write .zarr, .h5 or .npz.",
+        )
+    Draft.beside(path, overwrite)
+
+
+def default_sidecar(output: str, groups: int) -> str:
+    """Return the name of the sidecar of an output with so many groups."""
+    return f"{output}.stats.{'json' if groups * ARRAYS <= JSON_VALUES else 'zarr'}"
+
+
+class StoredSidecar:
+    """A sidecar that is written by block; leaving the context unpublished removes it.
+
+    Parameters
+    ----------
+    path : str
+        Its name.
+    geometry : Geometry
+        Extents of the statistics.
+    work : Pass
+        The pass that measures, whose blocks decide the chunks.
+    spec : NormSpec
+        What is measured.
+    dtype : numpy.dtype
+        Type of the data.
+    overwrite : bool
+        Whether an existing sidecar may be replaced.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        geometry: Geometry,
+        work: Pass,
+        spec: NormSpec,
+        dtype: np.dtype,
+        overwrite: bool,
+    ) -> None:
+        shape = geometry.statistics_shape
+        origin = (0,) * len(geometry.shape)
+        chunks = tuple(
+            min(s.stop, n)
+            for s, n in zip(geometry.region(origin, work.grid.block_shape), shape, strict=True)
+        )
+        integers = ("count", "nonfinite")
+        names = [*(f.name for f in fields(Moments)), "variance"]
+        arrays = {
+            name: ArrayInfo(shape, np.dtype(np.int64 if name in integers else np.float64), chunks)
+            for name in names
+        }
+        self.sink = make_sink(path, arrays, overwrite)
+        self.moments = StoredMoments(self.sink, spec, dtype)
+        self.published = False
+        self._spec = spec
+
+    def __enter__(self) -> Self:
+        self.sink.create()
+        return self
+
+    def publish(self, source: SourceDescription, provenance: dict[str, str]) -> None:
+        """Add what identifies the statistics, and give them their final name."""
+        self.sink.annotate(statistics_attrs(self._spec, source, provenance=provenance))
+        self.sink.publish()
+        self.published = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.published:
+            self.sink.discard()

@@ -1,0 +1,251 @@
+"""HDF5 datasets, read by block."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from normcli.arrays.access import ArrayEntry
+from normcli.arrays.attributes import plain_attrs
+from normcli.arrays.files import file_identity, first_bytes, require_file, wrong_content
+from normcli.arrays.handles import PerProcess
+from normcli.arrays.hdf5_guard import safe_dataset
+from normcli.domain.array_info import ArrayInfo
+from normcli.domain.dtypes import require_real
+from normcli.domain.grid import Block
+from normcli.errors import InputError, NormcliError
+
+ROOT_ATTR = "normcli"
+_MIB = 1 << 20
+_HIDDEN_ATTRS = {"DIMENSION_LIST", "DIMENSION_LABELS", "CLASS", "REFERENCE_LIST", "NAME"}
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+# Else a file that asks for an unknown filter makes HDF5 load every library in these folders.
+while h5py.h5pl.size():
+    h5py.h5pl.remove(0)
+
+
+class Hdf5Source:
+    """A dataset of an HDF5 file.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file.
+    inner : str
+        Path of the dataset.
+
+    Raises
+    ------
+    InputError
+        When there is no such dataset, or it does not hold real numbers.
+    SafetyError
+        When its data lie outside of the file.
+    """
+
+    def __init__(self, path: Path | str, inner: str) -> None:
+        self._path = Path(path)
+        self._inner = inner
+        self.name = f"{path}/{inner}"
+        file, dataset = _open_dataset(self._path, inner, _MIB)
+        try:
+            self.info = _require_readable(dataset, self.name)
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+            raise _unreadable(self.name, error) from error
+        finally:
+            file.close()
+        opener = partial(_open_dataset, self._path, inner, _cache_bytes(self.info))
+        self._handle = PerProcess(opener, _close)
+
+    def read(self, block: Block) -> np.ndarray:
+        """Return the elements of `block`."""
+        values = np.empty(block.shape, self.info.dtype.newbyteorder("="))
+        if not values.size:
+            return values
+        _, dataset = self._handle.get()
+        try:
+            dataset.read_direct(values, source_sel=block.slices or ())
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            where = f"{self.name} at {block.start}"
+            raise _unreadable(where, error) from error
+        return values
+
+    def identity(self) -> tuple[Mapping[str, Any], ...]:
+        """Return path, size, mtime and fingerprint of the file."""
+        return (file_identity(self._path, self._inner),)
+
+    def close(self) -> None:
+        """Close the handle of this process."""
+        self._handle.close()
+
+
+def list_datasets(path: Path) -> list[ArrayEntry]:
+    """Return all datasets of a file, without following a link."""
+    entries: list[ArrayEntry] = []
+
+    def visit(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset) and node.shape is not None:
+            try:
+                info = _describe(node)
+            except (TypeError, ValueError):  # a type that numpy has no name for
+                return
+            entries.append(ArrayEntry(name, info, node.id.get_storage_size()))
+
+    file = _open_file(path)
+    try:
+        file.visititems(visit)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise _unreadable(str(path), error) from error
+    finally:
+        file.close()
+    return entries
+
+
+def has_mark(path: Path) -> bool:
+    """Whether normcli wrote the file as a container of several arrays."""
+    file = _open_file(path)
+    try:
+        return ROOT_ATTR in file.attrs
+    finally:
+        file.close()
+
+
+def _open_file(path: Path, cache_bytes: int = _MIB) -> h5py.File:
+    require_file(path)
+    try:
+        return h5py.File(path, "r", rdcc_nbytes=cache_bytes)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        head = first_bytes(path)
+        if not head.startswith(_SIGNATURE) and "signature not found" in str(error):
+            raise wrong_content(str(path), "an HDF5 file", head) from error
+        raise _unreadable(str(path), error) from error
+
+
+def _open_dataset(path: Path, inner: str, cache_bytes: int) -> tuple[h5py.File, h5py.Dataset]:
+    file = _open_file(path, cache_bytes)
+    try:
+        return file, safe_dataset(file, inner, str(path))
+    except BaseException as error:
+        file.close()
+        if isinstance(error, NormcliError) or not isinstance(error, Exception):
+            raise
+        raise _unreadable(f"{path}/{inner}", error) from error
+
+
+def _close(handle: tuple[h5py.File, h5py.Dataset]) -> None:
+    handle[0].close()
+
+
+def _require_readable(dataset: h5py.Dataset, name: str) -> ArrayInfo:
+    if dataset.shape is None:
+        raise InputError(f"{name} has no elements and no shape.")
+    dtype = dataset.dtype
+    if h5py.check_enum_dtype(dtype) is not None:
+        raise InputError(
+            f"{name} holds an enumeration, whose codes are names, not numbers.",
+            "Store the codes as an integer dataset if they are meant as numbers.",
+        )
+    if h5py.check_string_dtype(dtype) is not None:
+        raise InputError(f"{name} holds strings, not real numbers.")
+    require_real(dtype, name)
+    _require_filters(dataset, name)
+    return _describe(dataset)
+
+
+def _require_filters(dataset: h5py.Dataset, name: str) -> None:
+    plist = dataset.id.get_create_plist()
+    for number in range(plist.get_nfilters()):
+        code, _, _, label = plist.get_filter(number)
+        if h5py.h5z.filter_avail(code):
+            continue
+        with contextlib.suppress(ImportError):
+            import hdf5plugin  # noqa: F401  registers the filters it brings along
+        if not h5py.h5z.filter_avail(code):
+            raise InputError(
+                f"{name} is compressed by the HDF5 filter {code} "
+                f"({label.decode(errors='replace') or 'without a name'}), which is not installed.",
+                "pip install hdf5plugin, or rewrite the file: h5repack -f GZIP=4 IN OUT",
+            )
+
+
+def _describe(dataset: h5py.Dataset) -> ArrayInfo:
+    dtype = dataset.dtype
+    if dtype.kind in "biuf":
+        dtype = np.dtype(dtype.str)  # without the metadata that h5py attaches
+    return ArrayInfo(
+        shape=tuple(int(n) for n in dataset.shape),
+        dtype=dtype,
+        chunks=dataset.chunks,
+        dims=_dims(dataset),
+        attrs=_attrs(dataset),
+        storage="hdf5",
+        codecs=_codecs(dataset),
+    )
+
+
+def _dims(dataset: h5py.Dataset) -> tuple[str, ...] | None:
+    own = dataset.name.rsplit("/", 1)[-1] if dataset.name else ""
+    if dataset.ndim == 1 and h5py.h5ds.is_scale(dataset.id):
+        return (own,)
+    names = []
+    for dim in dataset.dims:
+        name = dim.label
+        if not name and len(dim):
+            name = (dim[0].name or "").rsplit("/", 1)[-1]
+        names.append(name)
+    return tuple(names) if any(names) else None
+
+
+def _attrs(dataset: h5py.Dataset) -> dict[str, Any]:
+    found = {}
+    for name in dataset.attrs:
+        if name in _HIDDEN_ATTRS or name.startswith("_Netcdf4"):
+            continue
+        try:
+            found[name] = dataset.attrs[name]
+        except (OSError, TypeError, ValueError, RuntimeError, KeyError):
+            continue  # of a type that h5py has no name for
+    return plain_attrs(found)
+
+
+def _codecs(dataset: h5py.Dataset) -> dict[str, Any]:
+    if dataset.chunks is None:
+        return {}
+    plist = dataset.id.get_create_plist()
+    known = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_SCALEOFFSET}
+    others = {plist.get_filter(n)[0] for n in range(plist.get_nfilters())} - known
+    codecs: dict[str, Any] = {
+        "compression": dataset.compression,
+        "compression_opts": dataset.compression_opts,
+        "shuffle": bool(dataset.shuffle),
+        "fletcher32": bool(dataset.fletcher32),
+    }
+    if dataset.compression not in ("gzip", "lzf"):
+        # Filters that cannot be written here are replaced by the one every reader has.
+        compressed = bool(others)
+        codecs["compression"] = "gzip" if compressed else None
+        codecs["compression_opts"] = 4 if compressed else None
+        codecs["shuffle"] = compressed or codecs["shuffle"]
+    return codecs
+
+
+def _cache_bytes(info: ArrayInfo) -> int:
+    chunk = prod(info.chunks or (1,)) * info.dtype.itemsize
+    return min(max(_MIB, 4 * chunk), 64 * _MIB)
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())
+    hint = None
+    if "truncated" in reason or "eof" in reason:
+        hint = "The file is cut: copy or download it again."
+    elif "lock" in reason.lower():
+        hint = "Another program is writing to it."
+    return InputError(f"{name} could not be read as HDF5: {reason[:300].rstrip('.')}.", hint)

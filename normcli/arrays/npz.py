@@ -1,0 +1,289 @@
+"""NPZ containers: stored members read by block in place, members written by block and packed."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from normcli.arrays.access import ArrayEntry
+from normcli.arrays.files import (
+    file_identity,
+    first_bytes,
+    read_error,
+    require_file,
+    wrong_content,
+)
+from normcli.arrays.npy import RawSource, RawWriter
+from normcli.arrays.npy_format import NpyHeader, read_header, write_header
+from normcli.domain.array_info import ArrayInfo
+from normcli.domain.dtypes import require_real
+from normcli.domain.grid import Block
+from normcli.errors import InputError
+from normcli.publishing import Draft, output_error
+
+ATTRS_MEMBER = "normcli"
+_PIECE = 1 << 20
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+
+
+class NpzSource(RawSource):
+    """A stored member of an NPZ file, read in place.
+
+    Parameters
+    ----------
+    path : Path or str
+        The NPZ file.
+    inner : str
+        Name of the member, without ``.npy``.
+    """
+
+    def __init__(self, path: Path | str, inner: str) -> None:
+        path = Path(path)
+        name = f"{path}/{inner}"
+        member = _member(path, inner)
+        header = _header(path, member)
+        _check_size(name, header, member)
+        super().__init__(name, path, header, _data_offset(path, member), inner)
+
+
+class PackedNpzSource:
+    """A compressed member of an NPZ file, decompressed to memory when it is opened.
+
+    Parameters
+    ----------
+    path : Path or str
+        The NPZ file.
+    inner : str
+        Name of the member, without ``.npy``.
+    """
+
+    def __init__(self, path: Path | str, inner: str) -> None:
+        self._path = Path(path)
+        self._inner = inner
+        self.name = f"{path}/{inner}"
+        member = _member(self._path, inner)
+        header = _header(self._path, member)
+        require_real(header.dtype, self.name)
+        _check_size(self.name, header, member)
+        self.info = header.info
+        self._values = self._inflate(member, header)
+
+    def read(self, block: Block) -> np.ndarray:
+        """Return the elements of `block`."""
+        place: Any = (*block.slices, ...)
+        order: Any = "F" if self.info.fortran_order else "C"
+        native = self.info.dtype.newbyteorder("=")
+        return self._values[place].astype(native, order=order, copy=True)
+
+    def identity(self) -> tuple[Mapping[str, Any], ...]:
+        """Return path, size, mtime and fingerprint of the file."""
+        return (file_identity(self._path, self._inner),)
+
+    def close(self) -> None:
+        """Do nothing: no handle is kept."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (PackedNpzSource, (self._path, self._inner))
+
+    def _inflate(self, member: zipfile.ZipInfo, header: NpyHeader) -> np.ndarray:
+        try:
+            with zipfile.ZipFile(self._path) as archive, archive.open(member) as file:
+                file.read(header.length)
+                data = file.read(header.nbytes)
+                file.read(1)  # the checksum is compared at the end of the member
+        except OSError as error:
+            raise read_error(self.name, error) from error
+        except _DAMAGED as error:
+            raise InputError(f"{self.name} is damaged: {error}.") from error
+        if len(data) < header.nbytes:
+            raise InputError(f"{self.name} is cut: {len(data)} of {header.nbytes} bytes.")
+        order: Any = "F" if header.fortran_order else "C"
+        return np.frombuffer(data, header.dtype).reshape(header.shape, order=order)
+
+
+def open_member(path: Path, inner: str) -> RawSource | PackedNpzSource:
+    """Return the source that suits the member's compression."""
+    if _member(path, inner).compress_type == zipfile.ZIP_STORED:
+        return NpzSource(path, inner)
+    return PackedNpzSource(path, inner)
+
+
+def list_members(path: Path) -> list[ArrayEntry]:
+    """Return the arrays of an NPZ file, whatever their types are."""
+    entries = []
+    for member in _members(path):
+        name = member.filename.removesuffix(".npy")
+        if name == member.filename or name == ATTRS_MEMBER:
+            continue
+        entries.append(ArrayEntry(name, _header(path, member).info, member.compress_size))
+    return entries
+
+
+def has_mark(path: Path) -> bool:
+    """Whether normcli wrote the file as a container of several arrays."""
+    return any(member.filename == f"{ATTRS_MEMBER}.npy" for member in _members(path))
+
+
+class NpzSink:
+    """Several arrays in one NPZ file: written as NPY files, packed when published.
+
+    Parameters
+    ----------
+    path : Path or str
+        Final name.
+    arrays : mapping of str to ArrayInfo
+        The arrays, by the names that `write` is given.
+    paths : mapping of str to str
+        Name of each inside the container.
+    overwrite : bool
+        Whether an earlier file may be replaced.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        arrays: Mapping[str, ArrayInfo],
+        paths: Mapping[str, str],
+        overwrite: bool = False,
+    ) -> None:
+        self.name = str(path)
+        self.arrays: Mapping[str, ArrayInfo] = dict(arrays)
+        self._paths = dict(paths)
+        self._attrs: dict[str, Any] = {}
+        self._draft = Draft.beside(path, overwrite)
+        self._folder = self._draft.path.with_name(self._draft.path.name + ".members")
+        self._writers = {
+            key: RawWriter(
+                self._folder / f"{number}.npy",
+                self.name,
+                info,
+                write_header(info, self.name),
+            )
+            for number, (key, info) in enumerate(self.arrays.items())
+        }
+
+    def create(self) -> None:
+        """Lay out a file for each member."""
+        try:
+            self._folder.mkdir()
+        except OSError as error:
+            raise output_error(self.name, error) from error
+        for writer in self._writers.values():
+            writer.create()
+
+    def write(self, array: str, block: Block, values: np.ndarray) -> None:
+        """Write the elements of `block` of one array."""
+        self._writers[array].write(block, values)
+
+    def annotate(self, attrs: Mapping[str, Any]) -> None:
+        """Set attributes, kept as JSON text in the member ``normcli.npy``."""
+        self._attrs.update(attrs)
+
+    def publish(self) -> None:
+        """Pack the members and give the file its final name."""
+        for writer in self._writers.values():
+            writer.close()
+        try:
+            with zipfile.ZipFile(self._draft.path, "x", zipfile.ZIP_STORED, True) as archive:
+                for number, key in enumerate(self.arrays):
+                    with open(self._folder / f"{number}.npy", "rb") as file:
+                        _pack(archive, self._paths[key], file)
+                if self._attrs:
+                    _pack(archive, ATTRS_MEMBER, io.BytesIO(_attrs_member(self._attrs)))
+            shutil.rmtree(self._folder)
+        except OSError as error:
+            raise output_error(self.name, error) from error
+        self._draft.publish()
+
+    def discard(self) -> None:
+        """Remove the members and the draft."""
+        for writer in self._writers.values():
+            writer.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._draft.discard()
+
+
+def _pack(archive: zipfile.ZipFile, name: str, file: BinaryIO) -> None:
+    # ZipInfo's own date, 1980, makes equal arrays equal files.
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+        shutil.copyfileobj(file, member, _PIECE)
+
+
+def _attrs_member(attrs: Mapping[str, Any]) -> bytes:
+    text = json.dumps(attrs, ensure_ascii=False).encode()
+    buffer = io.BytesIO()
+    np.save(buffer, np.frombuffer(text, np.uint8), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _members(path: Path) -> list[zipfile.ZipInfo]:
+    require_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except OSError as error:
+        raise read_error(str(path), error) from error
+    except _DAMAGED as error:
+        head = first_bytes(path)
+        if not head.startswith(b"PK"):
+            raise wrong_content(str(path), "an NPZ file", head) from error
+        raise InputError(f"{path} is a damaged NPZ file: {error}.") from error
+    names = [member.filename for member in members]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path} holds two members called {name}.")
+    return members
+
+
+def _member(path: Path, inner: str) -> zipfile.ZipInfo:
+    members = {member.filename: member for member in _members(path)}
+    member = members.get(f"{inner}.npy")
+    if member is None:
+        names = ", ".join(name.removesuffix(".npy") for name in list(members)[:20]) or "nothing"
+        raise InputError(f"{path} has no array {inner}.", f"It holds {names}.")
+    if member.flag_bits & 1:
+        raise InputError(f"{path}/{inner} is encrypted.")
+    return member
+
+
+def _header(path: Path, member: zipfile.ZipInfo) -> NpyHeader:
+    name = f"{path}/{member.filename.removesuffix('.npy')}"
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+            return read_header(file, name)  # type: ignore[arg-type]
+    except OSError as error:
+        raise read_error(name, error) from error
+    except _DAMAGED as error:
+        raise InputError(f"{name} is damaged: {error}.") from error
+
+
+def _check_size(name: str, header: NpyHeader, member: zipfile.ZipInfo) -> None:
+    needed = header.length + header.nbytes
+    if member.file_size < needed:
+        raise InputError(
+            f"{name} is cut: shape {header.shape} of {header.dtype} needs {needed} bytes, "
+            f"the member has {member.file_size}."
+        )
+
+
+def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
+    """Return where the bytes of a stored member begin in its file."""
+    with open(path, "rb") as file:
+        file.seek(member.header_offset)
+        fixed = file.read(_LOCAL_HEADER.size)
+    if len(fixed) < _LOCAL_HEADER.size:
+        raise InputError(f"{path} is cut in the header of {member.filename}.")
+    magic, name_length, extra_length = _LOCAL_HEADER.unpack(fixed)
+    if magic != b"PK\x03\x04":
+        raise InputError(f"{path} is damaged: {member.filename} is not where its index says.")
+    return member.header_offset + _LOCAL_HEADER.size + name_length + extra_length

@@ -1,0 +1,1 @@
+"""Small named arrays with attributes: sidecars of statistics, scale and bias files."""

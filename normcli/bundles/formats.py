@@ -1,0 +1,113 @@
+"""Bundles by file name: the suffix decides the format."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+
+from normcli.bundles import hdf5_file, json_file, npy_file, npz_file, safetensors_file, zarr_file
+from normcli.bundles.bundle import Bundle
+from normcli.bundles.selection import Choose, everything, under_prefix
+from normcli.errors import InputError, UsageError
+from normcli.publishing import Draft, output_error
+
+FORMATS: dict[str, ModuleType] = {
+    ".json": json_file,
+    ".npz": npz_file,
+    ".npy": npy_file,
+    ".h5": hdf5_file,
+    ".hdf5": hdf5_file,
+    ".zarr": zarr_file,
+    ".safetensors": safetensors_file,
+}
+_KNOWN = f"Known suffixes: {' '.join(FORMATS)}."
+_FRAGMENT = re.compile(r"(.*?\.(?:json|npz|npy|h5|hdf5|zarr|safetensors))#(.*)\Z", re.I | re.S)
+_INNER = re.compile(r"(.*?\.(?:h5|hdf5|zarr))/+([^/].*)\Z", re.I | re.S)
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """Return a file and what is named inside of it, which may be empty.
+
+    ``params.safetensors#layers.3.norm`` and ``params.h5/layers/norm`` name a part.
+    """
+    # What exists under a known suffix is meant as it is, whatever its name looks like.
+    if _format(path) is not None and os.path.lexists(path):
+        return path, ""
+    matched = _FRAGMENT.match(path) or _INNER.match(path)
+    return (matched[1], matched[2].rstrip("/")) if matched else (path, "")
+
+
+def read_bundle(path: str, choose: Choose = everything) -> Bundle:
+    """Read arrays and attributes from a file, in the format of its suffix.
+
+    Parameters
+    ----------
+    path : str
+        The file; ``#prefix`` (or a group inside of HDF5 and Zarr) picks a part of it.
+    choose : callable, optional
+        Receives the names of the arrays (below the prefix) and returns those to read.
+
+    Raises
+    ------
+    InputError
+        When the file is missing or malformed, its suffix is unknown, or nothing has the prefix.
+    SafetyError
+        When it holds a pickle or leads to other files.
+    """
+    file, prefix = split_path(os.fspath(path))
+    module = _format(file)
+    if module is None:
+        if not os.path.exists(file):
+            raise InputError(f"{file} does not exist.")
+        raise InputError(f"The suffix of {file} tells no format that normcli reads.", _KNOWN)
+    full: dict[str, str] = {}
+
+    def below(names: tuple[str, ...]) -> list[str]:
+        found = under_prefix(names, prefix, file)
+        wanted = {name: found[name] for name in choose(tuple(found))}
+        full.update(wanted)
+        return list(wanted.values())
+
+    bundle: Bundle = module.read(file, below)
+    return Bundle({name: bundle.arrays[own] for name, own in full.items()}, bundle.attrs)
+
+
+def write_bundle(path: str, bundle: Bundle, overwrite: bool = False) -> None:
+    """Write arrays and attributes to a file, which bears its name only when it is complete.
+
+    Parameters
+    ----------
+    path : str
+        The file; its suffix decides the format.
+    bundle : Bundle
+        What to write.
+    overwrite : bool
+        Whether an earlier file may be replaced.
+
+    Raises
+    ------
+    UsageError
+        When the suffix is unknown, the format cannot hold the bundle, or the file exists.
+    OutputError
+        When storage fails; nothing is left then.
+    """
+    path = os.fspath(path)
+    module = _format(path)
+    if module is None:
+        raise UsageError(f"The suffix of {path} tells no format that normcli writes.", _KNOWN)
+    draft = Draft.beside(path, overwrite)
+    try:
+        module.write(str(draft.path), bundle)
+        draft.publish()
+    except OSError as error:
+        draft.discard()
+        raise output_error(path, error) from error
+    except BaseException:
+        draft.discard()
+        raise
+
+
+def _format(path: str) -> ModuleType | None:
+    return FORMATS.get(Path(path).suffix.lower())

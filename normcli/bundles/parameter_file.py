@@ -1,0 +1,204 @@
+"""Scale, bias, mean and variance from files that people and frameworks write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normcli.bundles.array_checks import (
+    require_finite,
+    require_not_negative_variance,
+    to_float64,
+)
+from normcli.bundles.bundle import Bundle
+from normcli.bundles.formats import read_bundle, split_path, write_bundle
+from normcli.bundles.selection import listed, split_name
+from normcli.domain.affine import Affine
+from normcli.errors import InputError, UsageError
+
+SCALE_NAMES = ("scale", "weight", "gamma", "scaling")
+BIAS_NAMES = ("bias", "beta", "offset", "biases")
+MEAN_NAMES = ("running_mean", "moving_mean", "mean")
+VARIANCE_NAMES = ("running_var", "moving_variance", "variance", "var")
+AFFINE_SCHEMA = "normcli-affine"
+_Roles = Mapping[str, tuple[str, ...]]
+
+
+def read_affine(path: str) -> Affine:
+    """Read scale and bias from named arrays; at least one of them must be there.
+
+    Raises
+    ------
+    InputError
+        When neither is there, several layers qualify, or a value is no finite real number.
+    """
+    roles: _Roles = {"scale": SCALE_NAMES, "bias": BIAS_NAMES}
+    chosen: dict[str, str] = {}
+
+    def choose(names: tuple[str, ...]) -> list[str]:
+        if names == ("",):
+            raise InputError(
+                f"{path} holds one array without a name: a scale or a bias?",
+                "Say which: --scale FILE or --bias FILE.",
+            )
+        chosen.update(_by_role(names, roles, path))
+        if not chosen:
+            raise InputError(
+                f"{path} holds neither a scale nor a bias; it holds {listed(names)}.",
+                f"Names: {', '.join(SCALE_NAMES)}; {', '.join(BIAS_NAMES)}.",
+            )
+        return list(chosen.values())
+
+    arrays = read_bundle(path, choose).arrays
+    found = {role: _parameter(arrays[name], path, name) for role, name in chosen.items()}
+    return Affine(found.get("scale"), found.get("bias"))
+
+
+def read_scale(path: str) -> np.ndarray:
+    """Read a scale: the only array of a file, or the one with a scale's name.
+
+    Raises
+    ------
+    InputError
+        When there is none, several qualify, or a value is no finite real number.
+    """
+    return _read_one(path, "scale", SCALE_NAMES)
+
+
+def read_bias(path: str) -> np.ndarray:
+    """Read a bias: the only array of a file, or the one with a bias's name.
+
+    Raises
+    ------
+    InputError
+        When there is none, several qualify, or a value is no finite real number.
+    """
+    return _read_one(path, "bias", BIAS_NAMES)
+
+
+def read_mean(path: str) -> np.ndarray:
+    """Read the mean of a file, or its only array, as float64.
+
+    Raises
+    ------
+    InputError
+        When there is none, several qualify, or a value is no finite real number.
+    """
+    return _read_one(path, "mean", MEAN_NAMES)
+
+
+def read_variance(path: str) -> np.ndarray:
+    """Read the variance of a file, or its only array, as float64.
+
+    Raises
+    ------
+    InputError
+        When there is none, several qualify, or a value is no finite real number.
+    DataPolicyError
+        When a variance is negative.
+    """
+    variance = _read_one(path, "variance", VARIANCE_NAMES)
+    require_not_negative_variance(variance, f"The variance in {path}")
+    return variance
+
+
+def write_affine(
+    path: str, affine: Affine, overwrite: bool = False, attrs: Mapping[str, Any] | None = None
+) -> None:
+    """Write scale and bias, as far as they exist, to a file in the format of its suffix.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    affine : Affine
+        Scale and bias; an absent one is left out.
+    overwrite : bool
+        Whether an earlier file may be replaced.
+    attrs : mapping, optional
+        Further attributes, such as how they were learned; an .npy file takes none.
+
+    Raises
+    ------
+    UsageError
+        When both are absent, or the format cannot hold them.
+    """
+    parts = {"scale": affine.scale, "bias": affine.bias}
+    arrays = {name: values for name, values in parts.items() if values is not None}
+    if not arrays:
+        raise UsageError(f"There is neither a scale nor a bias to write to {path}.")
+    about = {"schema": AFFINE_SCHEMA, "schema_version": 1, **(attrs or {})}
+    if Path(os.fspath(path)).suffix.lower() == ".npy":
+        about = dict(attrs or {})
+    write_bundle(path, Bundle(arrays, about), overwrite)
+
+
+def _read_one(path: str, role: str, aliases: tuple[str, ...]) -> np.ndarray:
+    chosen: list[str] = []
+
+    def choose(names: tuple[str, ...]) -> list[str]:
+        found = {role: names[0]} if len(names) == 1 else _by_role(names, {role: aliases}, path)
+        if not found:
+            raise InputError(
+                f"{path} holds no {role}; it holds {listed(names)}.",
+                f"Name the array {' or '.join(aliases)}, or pick one: {_part(path, 'NAME')}",
+            )
+        chosen.append(found[role])
+        return chosen
+
+    arrays = read_bundle(path, choose).arrays
+    return _parameter(arrays[chosen[0]], path, chosen[0])
+
+
+def _by_role(names: tuple[str, ...], roles: _Roles, path: str) -> dict[str, str]:
+    """Return the name of each role, all from one layer."""
+    every = {alias for aliases in roles.values() for alias in aliases}
+    layers = {split_name(name)[0] for name in names if _leaf(name).lower() in every}
+    if not layers:
+        return {}
+    # Names without a layer belong to the file itself, and win over those of its layers.
+    layer = "" if "" in layers else min(layers)
+    if len(layers) > 1 and layer:
+        raise InputError(
+            f"{path} holds {len(layers)} layers with such parameters: {listed(layers)}.",
+            f"Pick one: {_part(path, layer)}",
+        )
+    own = [name for name in names if split_name(name)[0] == layer]
+    found = {}
+    for role, aliases in roles.items():
+        matching = [name for name in own if _leaf(name) in aliases] or [
+            name for name in own if _leaf(name).lower() in aliases
+        ]
+        if len(matching) > 1:
+            raise InputError(
+                f"{path} holds several arrays that could be the {role}: {listed(matching)}.",
+                f"Pick one: {_part(path, matching[0])}",
+            )
+        if matching:
+            found[role] = matching[0]
+    return found
+
+
+def _part(path: str, name: str) -> str:
+    """Return the path that names one array or layer below what `path` names."""
+    file, prefix = split_path(path)
+    separator = "/" if Path(file).suffix.lower() in (".h5", ".hdf5", ".zarr") else "."
+    return f"{file}#{prefix}{separator if prefix else ''}{name}"
+
+
+def _leaf(name: str) -> str:
+    # Keras 2 writes gamma:0.
+    return split_name(name)[1].removesuffix(":0")
+
+
+def _parameter(values: np.ndarray, path: str, name: str) -> np.ndarray:
+    where = f"{path}: {name!r}" if name else path
+    numbers = to_float64(values, where)
+    if numbers.size == 0:
+        raise InputError(f"{where} is empty (shape {numbers.shape}).")
+    require_finite(numbers, where)
+    return numbers

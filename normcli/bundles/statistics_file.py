@@ -1,0 +1,233 @@
+"""Statistics as a bundle: arrays by the names of the command line, and attributes.
+
+``mean`` is the mean of `Moments` at full precision (0 where nothing was counted), so that reading
+gives back the same bits. ``variance`` is there for other programs: with ``m2`` it is not read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from normcli.bundles.array_checks import (
+    require_finite,
+    require_not_negative_variance,
+    to_count,
+    to_float64,
+)
+from normcli.bundles.bundle import Bundle
+from normcli.bundles.formats import read_bundle, write_bundle
+from normcli.bundles.json_values import array_to_json
+from normcli.bundles.selection import listed
+from normcli.bundles.statistics_attributes import (
+    SCHEMA,
+    attributes_from_attrs,
+    statistics_attrs,
+)
+from normcli.domain.affine import Affine
+from normcli.domain.moments import Moments
+from normcli.domain.moving_average import MovingRule, MovingStatistics
+from normcli.domain.statistics import Statistics
+from normcli.errors import InputError
+
+MOMENT_NAMES = tuple(f.name for f in fields(Moments))
+ARRAY_NAMES = (
+    "count",
+    "mean",
+    "m2",
+    "variance",
+    "minimum",
+    "maximum",
+    "nonfinite",
+    "moving_mean",
+    "moving_variance",
+    "scale",
+    "bias",
+)
+_COUNTS = ("count", "nonfinite")
+
+
+def statistics_bundle(stats: Statistics) -> Bundle:
+    """Return statistics as arrays and attributes; only what exists has an array."""
+    held: dict[str, np.ndarray | None] = dict.fromkeys(ARRAY_NAMES)
+    if stats.moments is not None:
+        held.update({name: getattr(stats.moments, name) for name in MOMENT_NAMES})
+        held["variance"] = stats.moments.variance(stats.spec.ddof)
+    elif stats.given is not None:
+        held["mean"], held["variance"] = stats.given
+    if stats.moving is not None:
+        held["moving_mean"], held["moving_variance"] = stats.moving.mean, stats.moving.variance
+    held["scale"], held["bias"] = stats.affine.scale, stats.affine.bias
+    attrs = statistics_attrs(
+        stats.spec,
+        stats.source,
+        moving=None if stats.moving is None else stats.moving.rule,
+        batches=0 if stats.moving is None else stats.moving.batches,
+        provenance=stats.provenance,
+        has_scale=stats.affine.scale is not None,
+        has_bias=stats.affine.bias is not None,
+    )
+    return Bundle({name: values for name, values in held.items() if values is not None}, attrs)
+
+
+def statistics_document(stats: Statistics) -> dict[str, Any]:
+    """Return statistics as the document that a JSON sidecar holds."""
+    bundle = statistics_bundle(stats)
+    arrays = {name: array_to_json(values) for name, values in bundle.arrays.items()}
+    return {**bundle.attrs, "arrays": arrays}
+
+
+def statistics_from_bundle(bundle: Bundle, path: str) -> Statistics:
+    """Return the statistics that a bundle holds.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        What was read.
+    path : str
+        The file, for messages.
+
+    Raises
+    ------
+    InputError
+        When schema, attributes or arrays are malformed or do not fit each other.
+    DataPolicyError
+        When a variance is negative.
+    """
+    about = attributes_from_attrs(bundle.attrs, path)
+    arrays = {
+        name: to_count(values, f"{path}: {name!r}")
+        if name in _COUNTS
+        else to_float64(values, f"{path}: {name!r}")
+        for name, values in bundle.arrays.items()
+        if name in ARRAY_NAMES
+    }
+    _require_shapes(arrays, len(about.spec.kept), path)
+    for name in ("m2", "variance", "moving_variance"):
+        if name in arrays and not (name == "variance" and "m2" in arrays):
+            require_not_negative_variance(arrays[name], f"{path}: {name!r}")
+    for name in ("scale", "bias"):
+        if name in arrays:
+            require_finite(arrays[name], f"{path}: {name!r}")
+    moments = _moments(arrays, path)
+    given = None
+    if moments is None and ("mean" in arrays or "variance" in arrays):
+        _require_names(arrays, ("mean", "variance"), path)
+        given = (arrays["mean"], arrays["variance"])
+    moving = _moving(arrays, about.moving, about.batches, path)
+    if moments is None and given is None and moving is None:
+        raise InputError(
+            f"{path} holds neither moments nor a mean and a variance.",
+            f"It holds {listed(bundle.arrays)}.",
+        )
+    affine = Affine(arrays.get("scale"), arrays.get("bias"))
+    _require_affine(bundle, affine, path)
+    return Statistics(about.spec, about.source, moments, given, moving, affine, about.provenance)
+
+
+def read_statistics(path: str) -> Statistics:
+    """Read statistics from a sidecar of any format.
+
+    Raises
+    ------
+    InputError
+        When the file is missing or malformed, or holds no statistics.
+    DataPolicyError
+        When a variance is negative.
+    """
+    return statistics_from_bundle(read_bundle(path), path)
+
+
+def write_statistics(path: str, stats: Statistics, overwrite: bool = False) -> None:
+    """Write statistics to a sidecar, in the format of its suffix.
+
+    Raises
+    ------
+    UsageError
+        When the suffix is unknown, the file exists, or JSON would hold too many values.
+    OutputError
+        When storage fails; nothing is left then.
+    """
+    write_bundle(path, statistics_bundle(stats), overwrite)
+
+
+def _moments(arrays: dict[str, np.ndarray], path: str) -> Moments | None:
+    # A mean alone may be a supplied one; any other array of the moments asks for all of them.
+    if not any(name in arrays for name in MOMENT_NAMES if name != "mean"):
+        return None
+    _require_names(arrays, MOMENT_NAMES, path)
+    moments = Moments(**{name: arrays[name] for name in MOMENT_NAMES})
+    crossed = (moments.count > 0) & (moments.minimum > moments.maximum)
+    if np.any(crossed):
+        index = tuple(int(i) for i in np.argwhere(crossed)[0])
+        raise InputError(f"{path}: the minimum at {index} is larger than the maximum.")
+    return moments
+
+
+def _moving(
+    arrays: dict[str, np.ndarray], rule: MovingRule | None, batches: int, path: str
+) -> MovingStatistics | None:
+    if rule is None:
+        if "moving_mean" in arrays or "moving_variance" in arrays:
+            raise InputError(f"{path} holds moving statistics, but not how they were kept.")
+        return None
+    _require_names(arrays, ("moving_mean", "moving_variance"), path)
+    return MovingStatistics(rule, arrays["moving_mean"], arrays["moving_variance"], batches)
+
+
+def _require_names(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: str) -> None:
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise InputError(f"{path} lacks {listed(missing)}.", f"It holds {listed(arrays)}.")
+
+
+def _require_shapes(arrays: dict[str, np.ndarray], ndim: int, path: str) -> None:
+    shapes = {name: a.shape for name, a in arrays.items() if name not in ("scale", "bias")}
+    for name, shape in shapes.items():
+        first = next(iter(shapes))
+        if shape != shapes[first]:
+            raise InputError(
+                f"{path}: {name!r} has shape {shape}, but {first!r} has {shapes[first]}."
+            )
+        if len(shape) != ndim:
+            raise InputError(f"{path}: {name!r} has shape {shape}, but the spec keeps {ndim} axes.")
+
+
+def _require_affine(bundle: Bundle, affine: Affine, path: str) -> None:
+    said = bundle.attrs.get("affine")
+    if not isinstance(said, dict):
+        return
+    for name in ("scale", "bias"):
+        held = getattr(affine, name) is not None
+        if said.get(name, held) is not held:
+            words = ("says that it has", "but does not") if not held else ("denies", "but has it")
+            raise InputError(f"{path} {words[0]} a {name}, {words[1]}.")
+
+
+def read_statistics_header(path: str) -> Statistics | None:
+    """Read statistics without their moments, for files whose moments may outgrow memory.
+
+    Returns
+    -------
+    Statistics or None
+        Spec, source, scale and bias, with neither moments nor a mean; None where the file holds
+        no statistics of normcli.
+
+    Raises
+    ------
+    InputError
+        When the file is missing or malformed.
+    """
+    bundle = read_bundle(path, lambda names: [n for n in names if n in ("scale", "bias")])
+    if bundle.attrs.get("schema") != SCHEMA:
+        return None
+    about = attributes_from_attrs(bundle.attrs, path)
+    affine = Affine(
+        *(
+            None if values is None else to_float64(values, f"{path}: {name!r}")
+            for name, values in ((n, bundle.arrays.get(n)) for n in ("scale", "bias"))
+        )
+    )
+    return Statistics(about.spec, about.source, None, affine=affine, provenance=about.provenance)

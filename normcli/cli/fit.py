@@ -1,0 +1,69 @@
+"""normcli fit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from normcli.cli.options import fit_options, norm_options, pick, run_options, screen_options
+
+
+@click.command("fit", short_help="Measure arrays: one pass, exact statistics.")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--output", metavar="STATS", help=".json, .npz, .h5, .zarr or .safetensors.")
+@norm_options
+@fit_options
+@run_options
+@screen_options
+def fit_command(
+    inputs: tuple[str, ...],
+    output: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    progress: bool | None,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Measure INPUTs in one pass and write their statistics.
+
+    Several inputs are one dataset, joined along the batch axis in the order given.
+
+    \b
+      normcli fit train.zarr -o stats.json
+      normcli fit a.h5/x b.h5/x --layout NCHW -o stats.npz
+      normcli fit train.npy --momentum 0.9 --batch-size 32 -o stats.json
+      cat x.npy | normcli fit - -o stats.json
+    """
+    from normcli.cli.running import run_command
+    from normcli.cli.screen import Screen, plan_json, plan_rows
+
+    screen = Screen(quiet, verbose, progress)
+
+    def body() -> int:
+        from normcli.api.fitting import fit_arrays
+        from normcli.api.options import FitOptions, RunOptions
+        from normcli.errors import UsageError
+
+        run = pick(RunOptions, options)
+        if output is None and not run.dry_run and not as_json:
+            raise UsageError("fit needs an output.", "Give -o STATS.json, or --json.")
+        outcome = fit_arrays(inputs, output, pick(FitOptions, options), run, screen)
+        if as_json:
+            document = {"plan": plan_json(outcome.plan)}
+            if outcome.report is not None:
+                document["report"] = dict(outcome.report.as_dict())
+            if outcome.statistics is not None and output is None:
+                from normcli.bundles.statistics_file import statistics_document
+
+                document["statistics"] = statistics_document(outcome.statistics)
+            click.echo(json.dumps(document))
+        elif outcome.report is None:
+            screen.table("plan (dry run)", plan_rows(outcome.plan))
+        if outcome.report is not None:
+            screen.report(outcome.report)
+        return 0
+
+    run_command(screen, debug, body)

@@ -1,0 +1,45 @@
+"""The entry point: one group of commands.
+
+Nothing here imports numpy, zarr or dask, so that ``--help`` and ``--version`` answer at once.
+"""
+
+from __future__ import annotations
+
+import click
+
+from normcli import __version__
+from normcli.cli.apply import apply_command
+from normcli.cli.fit import fit_command
+from normcli.cli.inspect import inspect_command
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "NORMCLI"}
+)
+@click.version_option(__version__, prog_name="normcli", message="%(prog)s %(version)s")
+def main() -> None:
+    """Normalize arrays that do not fit in memory.
+
+    \b
+      normcli fit     INPUT... -o STATS     measure mean and variance, in one pass
+      normcli apply   INPUT... -o OUTPUT    write (x - mean) / sqrt(var + eps) * scale + bias
+      normcli inspect PATH                  what is in a container or a statistics file
+
+    Arrays are .npy, .h5 and .zarr; file.h5/group/x names an array inside a container, and - is
+    NPY on standard input or output. Progress and messages go to standard error.
+
+    \b
+    Exit codes: 0 done; 1 a bug; 2 usage; 3 an input is unreadable or does not fit; 4 refused for
+    safety; 5 the output failed; 6 try again; 7 the data break a policy; 8 some of several inputs
+    failed; 130, 143, 129 after a signal; 141 closed pipe.
+    """
+
+
+main.add_command(fit_command)
+main.add_command(apply_command)
+main.add_command(inspect_command)
+
+
+def entry() -> None:
+    """Run the command line; the console script ``normcli``."""
+    main(prog_name="normcli")

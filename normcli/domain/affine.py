@@ -1,0 +1,67 @@
+"""Scale and bias: the supplied or learned half of a normalization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from normcli.errors import InputError
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Scale and bias along the scale axes; an absent one is None, which is not the same as ones.
+
+    Attributes
+    ----------
+    scale, bias : ndarray of float64 or None
+        Each with the extents of the scale axes in ascending order.
+    """
+
+    scale: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both arrays."""
+        return sum(part.nbytes for part in (self.scale, self.bias) if part is not None)
+
+    def fitted(self, shape: tuple[int, ...], axes: str) -> Affine:
+        """Return the affine with both parts in exactly the shape of the scale axes.
+
+        Axes of length 1 do not matter, as in MATLAB (C x 1, 1 x 1 x C); nothing is broadcast.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Extents of the scale axes.
+        axes : str
+            The axes in words, for the message.
+
+        Raises
+        ------
+        InputError
+            When a part has other extents, or holds a value that is not finite.
+        """
+        return Affine(
+            _fitted(self.scale, "scale", shape, axes), _fitted(self.bias, "bias", shape, axes)
+        )
+
+
+def _fitted(
+    values: np.ndarray | None, name: str, shape: tuple[int, ...], axes: str
+) -> np.ndarray | None:
+    if values is None:
+        return None
+    extents = tuple(n for n in values.shape if n != 1)
+    if extents != tuple(n for n in shape if n != 1):
+        raise InputError(
+            f"The {name} has shape {values.shape}, but the scale axes {axes} have {shape}.",
+            "Nothing is broadcast: give one value for each element of the scale axes, or "
+            "other --scale-axes.",
+        )
+    if not np.all(np.isfinite(values)):
+        bad = int(np.count_nonzero(~np.isfinite(values)))
+        raise InputError(f"The {name} holds {bad} values that are not finite.")
+    return np.ascontiguousarray(values.reshape(shape), dtype=np.float64)

@@ -1,0 +1,70 @@
+"""The defaults of other systems, so that their numbers can be reproduced exactly.
+
+Sources: Wolfram NormalizationLayer and BatchNormalizationLayer, Keras 3, MATLAB
+instanceNormalizationLayer and batchNormalizationLayer, PyTorch 2 (``torch.nn``), ONNX operators
+BatchNormalization-15 and LayerNormalization-17.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from normcli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Convention:
+    """The defaults of one system.
+
+    Attributes
+    ----------
+    epsilon, rms_epsilon : float or None
+        Added to the variance, or to the mean square; None means the machine epsilon of the type.
+    momentum : float
+        Default of the moving average, in the system's own sense.
+    momentum_weighs_new : bool
+        Whether momentum is the weight of the new value (PyTorch, MATLAB) or of the old one.
+    moving_variance : {"biased", "unbiased"}
+        Divisor n or n - 1 of what the moving variance is fed.
+    layer_axes : {"last", "example", "features"}
+        Which axes the mode ``layer`` aggregates: the last one, all of one example but its first
+        (Wolfram's ``2;;All``), or channel and space (MATLAB's layernorm).
+    """
+
+    epsilon: float
+    rms_epsilon: float | None
+    momentum: float
+    momentum_weighs_new: bool
+    moving_variance: str
+    layer_axes: str
+
+    def old_weight(self, momentum: float) -> float:
+        """Return the weight of the old value for a momentum in this system's sense."""
+        return 1.0 - momentum if self.momentum_weighs_new else momentum
+
+
+OWN = Convention(1e-5, 1e-5, 0.9, False, "biased", "last")
+CONVENTIONS = {
+    "wolfram": Convention(1e-3, 1e-3, 0.9, False, "biased", "example"),
+    "keras": Convention(1e-3, 1e-6, 0.99, False, "biased", "last"),
+    "matlab": Convention(1e-5, 1e-5, 0.1, True, "biased", "features"),
+    "torch": Convention(1e-5, None, 0.1, True, "unbiased", "last"),
+    "onnx": Convention(1e-5, 1e-5, 0.9, False, "biased", "last"),
+}
+
+
+def convention(name: str | None) -> Convention:
+    """Return the convention called `name`, or normcli's own for None.
+
+    Raises
+    ------
+    UsageError
+        When no convention has that name.
+    """
+    if name is None:
+        return OWN
+    if name not in CONVENTIONS:
+        raise UsageError(
+            f"There is no convention {name!r}.", f"Conventions: {', '.join(CONVENTIONS)}."
+        )
+    return CONVENTIONS[name]

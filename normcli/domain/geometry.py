@@ -1,0 +1,125 @@
+"""A normalization bound to a shape: which statistics each element of the array belongs to.
+
+Every axis has a segment size: 1 where it is kept, its whole extent where it is aggregated, and
+something between where it is kept by segments (channels in groups, observations in batches).
+The element at index i belongs to the statistics at index ``i // segment``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from normcli.domain.norm_spec import NormSpec
+from normcli.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Axes of a `NormSpec` with the extents of one array.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Extents of the array.
+    kept : tuple of int
+        Axes with statistics of their own, ascending; the axes of every statistics array.
+    scale_axes : tuple of int
+        Axes of scale and bias, ascending.
+    segments : tuple of int
+        One segment size for each axis of the array.
+    """
+
+    shape: tuple[int, ...]
+    kept: tuple[int, ...]
+    scale_axes: tuple[int, ...]
+    segments: tuple[int, ...]
+
+    @property
+    def aggregated(self) -> tuple[int, ...]:
+        """Axes that are summed over as a whole."""
+        return tuple(axis for axis in range(len(self.shape)) if axis not in self.kept)
+
+    @property
+    def divided_axis(self) -> int | None:
+        """The kept axis that is cut into segments of more than one element, or None."""
+        for axis in self.kept:
+            if self.segments[axis] > 1:
+                return axis
+        return None
+
+    @property
+    def statistics_shape(self) -> tuple[int, ...]:
+        """Extents of the statistics: one entry for each segment of each kept axis."""
+        return tuple(-(-self.shape[axis] // self.segments[axis]) for axis in self.kept)
+
+    @property
+    def scale_shape(self) -> tuple[int, ...]:
+        """Extents of scale and bias."""
+        return tuple(self.shape[axis] for axis in self.scale_axes)
+
+    @property
+    def group_count(self) -> int:
+        """Number of groups, each with a mean and a variance of its own."""
+        return prod(self.statistics_shape)
+
+    @property
+    def group_size(self) -> int:
+        """Elements of one (whole) group."""
+        return prod(min(s, n) for s, n in zip(self.segments, self.shape, strict=True))
+
+    def region(self, start: tuple[int, ...], stop: tuple[int, ...]) -> tuple[slice, ...]:
+        """Return the part of the statistics that a box of the array touches."""
+        return tuple(
+            slice(start[axis] // self.segments[axis], -(-stop[axis] // self.segments[axis]))
+            for axis in self.kept
+        )
+
+    def scale_region(self, start: tuple[int, ...], stop: tuple[int, ...]) -> tuple[slice, ...]:
+        """Return the part of scale and bias that a box of the array touches."""
+        return tuple(slice(start[axis], stop[axis]) for axis in self.scale_axes)
+
+
+def bind(spec: NormSpec, shape: tuple[int, ...]) -> Geometry:
+    """Return the geometry of `spec` on an array of extents `shape`.
+
+    Raises
+    ------
+    UsageError
+        When the rank differs, or the groups do not divide their axis.
+    InputError
+        When the array is empty or an aggregated axis has no elements.
+    """
+    if len(shape) != spec.layout.ndim:
+        raise UsageError(
+            f"The layout {spec.layout} is for {spec.layout.ndim} axes, "
+            f"but the array has {len(shape)} (shape {shape}).",
+            "Give another --layout.",
+        )
+    for axis, extent in enumerate(shape):
+        if extent == 0:
+            raise InputError(
+                f"The array is empty: axis {axis} ({spec.layout.axis_label(axis)}) of shape "
+                f"{shape} has no elements.",
+                "There is nothing to normalize.",
+            )
+    segments = [1 if axis in spec.kept else extent for axis, extent in enumerate(shape)]
+    axis = spec.divided_axis
+    if axis is not None:
+        segments[axis] = _segment_size(spec, axis, shape[axis])
+    return Geometry(tuple(shape), spec.kept, spec.scale_axes, tuple(segments))
+
+
+def _segment_size(spec: NormSpec, axis: int, extent: int) -> int:
+    if spec.groups is None:
+        size = spec.segment_size or 1
+        if size < 1:
+            raise UsageError(f"The batch size is {size}; it must be 1 or more.")
+        return min(size, extent)
+    if spec.groups < 1 or extent % spec.groups:
+        raise UsageError(
+            f"{spec.groups} groups do not divide axis {axis} "
+            f"({spec.layout.axis_label(axis)}) of {extent} elements.",
+            f"--groups must divide {extent}.",
+        )
+    return extent // spec.groups

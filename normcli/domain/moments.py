@@ -1,0 +1,121 @@
+"""Mergeable moments: everything that statistics are made of, in float64.
+
+Two sets of moments are merged by the update of Chan, Golub and LeVeque (1979), "Updating formulae
+and a pairwise algorithm for computing sample variances", which never subtracts large sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean, sum of squared deviations, extremes and non-finite values of each group.
+
+    All arrays have the same shape: one entry for each group.
+
+    Attributes
+    ----------
+    count : ndarray of int64
+        Finite elements seen.
+    mean : ndarray of float64
+        Their mean; 0 where count is 0.
+    m2 : ndarray of float64
+        Sum of their squared deviations from the mean, never negative.
+    minimum, maximum : ndarray of float64
+        Their extremes; +inf and -inf where count is 0.
+    nonfinite : ndarray of int64
+        NaN and infinite elements seen, which are in none of the others.
+    """
+
+    count: np.ndarray
+    mean: np.ndarray
+    m2: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    nonfinite: np.ndarray
+
+    @classmethod
+    def identity(cls, shape: tuple[int, ...]) -> Moments:
+        """Return the moments of nothing, which change nothing that they are merged with."""
+        return cls(
+            np.zeros(shape, np.int64),
+            np.zeros(shape),
+            np.zeros(shape),
+            np.full(shape, np.inf),
+            np.full(shape, -np.inf),
+            np.zeros(shape, np.int64),
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of every array."""
+        return self.count.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays together."""
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+    def __getitem__(self, index: Any) -> Moments:
+        """Return the moments of some of the groups."""
+        return Moments(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def store(self, index: Any, part: Moments) -> None:
+        """Put the moments of some groups in place, in arrays that this object owns."""
+        for f in fields(self):
+            getattr(self, f.name)[index] = getattr(part, f.name)
+
+    def merge(self, other: Moments) -> Moments:
+        """Return the moments of the union of two disjoint sets of elements."""
+        count = self.count + other.count
+        divisor = np.maximum(count, 1)
+        delta = other.mean - self.mean
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = self.mean + delta * (other.count / divisor)
+            m2 = self.m2 + other.m2 + delta * delta * (self.count * (other.count / divisor))
+        only_other = self.count == 0
+        only_self = other.count == 0
+        return Moments(
+            count,
+            np.where(only_self, self.mean, np.where(only_other, other.mean, mean)),
+            np.where(only_self, self.m2, np.where(only_other, other.m2, m2)),
+            np.minimum(self.minimum, other.minimum),
+            np.maximum(self.maximum, other.maximum),
+            self.nonfinite + other.nonfinite,
+        )
+
+    def variance(self, ddof: int = 0) -> np.ndarray:
+        """Return ``m2 / (count - ddof)``; NaN where nothing is left to divide by."""
+        divisor = (self.count - ddof).astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(divisor > 0, self.m2 / divisor, np.nan)
+
+    def mean_square(self) -> np.ndarray:
+        """Return the mean of the squares; NaN where count is 0."""
+        return self.variance() + self.mean * self.mean
+
+    def fold(self, axis: int) -> Moments:
+        """Return the moments merged along one axis, pairwise in a fixed order.
+
+        The order depends on the extent of the axis alone, so the result has the same bits
+        wherever it is computed.
+        """
+        level = Moments(*(np.moveaxis(getattr(self, f.name), axis, 0) for f in fields(self)))
+        while level.shape[0] > 1:
+            pairs = level.shape[0] // 2
+            merged = level[0 : 2 * pairs : 2].merge(level[1 : 2 * pairs : 2])
+            if level.shape[0] % 2:
+                last = level[-1:]
+                merged = Moments(
+                    *(
+                        np.concatenate([getattr(merged, f.name), getattr(last, f.name)])
+                        for f in fields(self)
+                    )
+                )
+            level = merged
+        return level[0] if level.shape[0] else Moments.identity(level.shape[1:])

@@ -1,0 +1,100 @@
+"""Moving statistics over consecutive batches of observations.
+
+With ``m`` the weight of the old value: ``M <- m M + (1 - m) mean_k`` and
+``V <- m V + (1 - m) v_k`` (exponential), or the plain average of the batch statistics
+(cumulative). ``v_k`` is the batch variance with divisor n or n - 1. A short last batch has the
+weight of a full one, as in PyTorch, Keras, Flax and ONNX.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from normcli.domain.moments import Moments
+from normcli.errors import DataPolicyError
+
+
+@dataclass(frozen=True)
+class MovingRule:
+    """How moving statistics are kept.
+
+    Attributes
+    ----------
+    momentum : float or None
+        Weight of the OLD value, from 0 to 1; None is the plain average of all batches.
+    batch_sizes : tuple of int
+        Observations in a batch; several are taken in turn, the last one repeats.
+    variance : {"biased", "unbiased"}
+        Divisor n or n - 1 of the batch variance that is fed.
+    start : str
+        ``zeros-ones``, ``first-batch`` or the path of the statistics that were continued.
+    """
+
+    momentum: float | None
+    batch_sizes: tuple[int, ...]
+    variance: str = "biased"
+    start: str = "zeros-ones"
+
+
+@dataclass(frozen=True)
+class MovingStatistics:
+    """Moving mean and variance after some number of batches.
+
+    Attributes
+    ----------
+    rule : MovingRule
+        How they are kept.
+    mean, variance : ndarray of float64
+        One entry for each group.
+    batches : int
+        Batches folded so far.
+    """
+
+    rule: MovingRule
+    mean: np.ndarray
+    variance: np.ndarray
+    batches: int = 0
+
+    @classmethod
+    def begin(cls, rule: MovingRule, shape: tuple[int, ...]) -> MovingStatistics:
+        """Return the start of the moving statistics: mean 0, variance 1."""
+        return cls(rule, np.zeros(shape), np.ones(shape))
+
+    def fold(self, batch: Moments, nonfinite: str = "omit") -> MovingStatistics:
+        """Return the moving statistics after one more batch.
+
+        Raises
+        ------
+        DataPolicyError
+            When an unbiased variance meets a batch with one element in a group.
+        """
+        ddof = 1 if self.rule.variance == "unbiased" else 0
+        if ddof and np.any(batch.count == 1):
+            raise DataPolicyError(
+                f"Batch {self.batches + 1} has a group of one element, whose variance with "
+                "divisor n - 1 is undefined.",
+                "Use a larger --batch-size, or --moving-variance biased.",
+            )
+        mean, variance = batch.mean, batch.variance(ddof)
+        if nonfinite == "propagate":
+            # A NaN in one batch stays in an average for good, as in every framework.
+            mean = np.where(batch.nonfinite > 0, np.nan, mean)
+            variance = np.where(batch.nonfinite > 0, np.nan, variance)
+        first = self.batches == 0 and self.rule.start == "first-batch"
+        if self.rule.momentum is None:
+            weight = 1.0 / (self.batches + 1)
+            mean = self.mean + (mean - self.mean) * weight if self.batches else mean
+            variance = (
+                self.variance + (variance - self.variance) * weight if self.batches else variance
+            )
+        elif not first:
+            old, new = self.rule.momentum, 1.0 - self.rule.momentum
+            mean = old * self.mean + new * mean
+            variance = old * self.variance + new * variance
+        if nonfinite == "omit":
+            # A batch without a finite element in a group says nothing about that group.
+            mean = np.where(batch.count == 0, self.mean, mean)
+            variance = np.where(batch.count == 0, self.variance, variance)
+        return replace(self, mean=mean, variance=variance, batches=self.batches + 1)

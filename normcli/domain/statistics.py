@@ -1,0 +1,209 @@
+"""Fitted statistics: what a sidecar holds, at full precision and mergeable later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from normcli.domain.affine import Affine
+from normcli.domain.dtypes import spacing
+from normcli.domain.moments import Moments
+from normcli.domain.moving_average import MovingStatistics
+from normcli.domain.norm_spec import NormSpec
+from normcli.errors import DataPolicyError, InputError
+
+# Two elements this close are one value that was rounded twice.
+CONSTANT_ULPS = 4
+
+
+@dataclass(frozen=True)
+class SourceDescription:
+    """What identifies the data that statistics were taken from.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Extents, of all inputs joined along the batch axis.
+    dtype : numpy.dtype
+        Element type of the input.
+    dims : tuple of str or None
+        Dimension names.
+    inputs : tuple of mapping
+        For each input: ``path``, ``size`` in bytes, ``mtime`` in seconds since 1970 and
+        ``fingerprint`` of its content sample; a stream has its path ``-`` alone.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    dims: tuple[str, ...] | None = None
+    inputs: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of each group, with the spec they belong to.
+
+    Attributes
+    ----------
+    spec : NormSpec
+        Axes and formula.
+    source : SourceDescription
+        The data that were measured.
+    moments : Moments or None
+        Exact pooled moments; None where only a mean and a variance were supplied.
+    given : tuple of ndarray, optional
+        Supplied mean and variance, where there are no moments.
+    moving : MovingStatistics or None
+        Moving statistics, where they were asked for.
+    affine : Affine
+        Scale and bias that were applied with them; absent parts are None.
+    provenance : mapping
+        ``version``, ``command`` and ``created`` (ISO 8601, UTC).
+    """
+
+    spec: NormSpec
+    source: SourceDescription
+    moments: Moments | None
+    given: tuple[np.ndarray, np.ndarray] | None = None
+    moving: MovingStatistics | None = None
+    affine: Affine = field(default_factory=Affine)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the statistics."""
+        return self.mean.shape
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Pooled (or supplied) mean of each group; NaN where a group has no finite element."""
+        return self.pooled()[0]
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Pooled (or supplied) variance of each group, with the divisor of the spec."""
+        return self.pooled()[1]
+
+    def pooled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and variance over everything that was measured.
+
+        Raises
+        ------
+        InputError
+            When there are neither moments nor a supplied mean and variance.
+        """
+        if self.moments is not None:
+            return pooled_estimate(self.moments, self.spec)
+        if self.given is not None:
+            return self.given
+        raise InputError("The statistics hold neither moments nor a mean and a variance.")
+
+    def estimate(self, which: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and variance to normalize with.
+
+        Parameters
+        ----------
+        which : {"pooled", "moving"}, optional
+            None takes the moving ones where the fit kept them.
+
+        Raises
+        ------
+        InputError
+            When moving statistics are asked for and there are none.
+        """
+        if which == "moving" and self.moving is None:
+            raise InputError(
+                "The statistics hold no moving mean and variance.",
+                "Fit with --momentum and --batch-size, or use --estimate pooled.",
+            )
+        if self.moving is not None and which != "pooled":
+            return self.moving.mean, self.moving.variance
+        return self.pooled()
+
+    def constant(self, which: str | None = None) -> np.ndarray:
+        """Return which groups are constant, and so become their bias.
+
+        A group is constant when its minimum and maximum differ by no more than 4 units in the
+        last place of the input's own type. A convention's formula is kept as it is, and moving
+        statistics have no extremes to judge by.
+        """
+        moving = self.moving is not None and which != "pooled"
+        if self.moments is None or moving or self.spec.convention is not None:
+            return np.zeros(self.estimate(which)[0].shape, bool)
+        return constant_groups(self.moments, self.source.dtype)
+
+
+def pooled_estimate(moments: Moments, spec: NormSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and variance of each group by the divisor and the NaN policy of `spec`."""
+    mean = np.where(moments.count > 0, moments.mean, np.nan)
+    variance = moments.variance(spec.ddof)
+    if spec.nonfinite == "propagate":
+        mean = np.where(moments.nonfinite > 0, np.nan, mean)
+        variance = np.where(moments.nonfinite > 0, np.nan, variance)
+    return mean, variance
+
+
+def constant_groups(moments: Moments, dtype: np.dtype) -> np.ndarray:
+    """Return which groups hold one value, up to 4 units in the last place of `dtype`."""
+    seen = moments.count > 0
+    low = np.where(seen, moments.minimum, 0.0)
+    high = np.where(seen, moments.maximum, 0.0)
+    magnitude = np.maximum(np.abs(low), np.abs(high))
+    if dtype.kind in "biu":
+        return seen & (low == high)
+    return seen & (high - low <= CONSTANT_ULPS * spacing(dtype, magnitude))
+
+
+def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
+    """Refuse moments that cannot be normalized with, before anything is written.
+
+    Raises
+    ------
+    DataPolicyError
+        For non-finite values under ``--nonfinite error``, ddof with one element, and values
+        whose mean or squares leave float64.
+    """
+    bad = int(moments.nonfinite.sum())
+    if spec.nonfinite == "error" and bad:
+        groups = int(np.count_nonzero(moments.nonfinite))
+        raise DataPolicyError(
+            f"{where} holds {bad} NaN or infinite values in {groups} of {moments.count.size} "
+            "groups.",
+            "--nonfinite omit leaves them out of the statistics.",
+        )
+    if spec.ddof and np.any(moments.count == 1):
+        raise DataPolicyError(
+            f"{where} has groups of one element, whose variance with divisor n - 1 is undefined.",
+            "Use --ddof 0, or aggregate more axes.",
+        )
+    if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.m2))):
+        raise DataPolicyError(
+            f"{where} holds values so large that their squares leave float64 "
+            f"(largest magnitude {_largest(moments):.3g}).",
+            "Store the array in larger units, for example divided by a power of ten.",
+        )
+    if dtype.kind in "iu" and dtype.itemsize == 8:
+        _require_integers_fit(moments, where)
+
+
+def _require_integers_fit(moments: Moments, where: str) -> None:
+    # Beyond 2**53 float64 rounds integers; that hurts where the rounding reaches the spread.
+    seen = moments.count > 1
+    largest = np.where(seen, np.maximum(np.abs(moments.minimum), np.abs(moments.maximum)), 0.0)
+    deviation = np.sqrt(np.where(seen, moments.variance(), 1.0))
+    lost = (largest > 2.0**53) & (np.spacing(largest) > 1e-6 * deviation)
+    if np.any(lost):
+        raise DataPolicyError(
+            f"{where} holds integers up to {float(largest.max()):.6g}, beyond 2**53, with a "
+            "spread too small for float64.",
+            "Subtract an integer offset before normalizing.",
+        )
+
+
+def _largest(moments: Moments) -> float:
+    seen = moments.count > 0
+    extremes = np.abs([moments.minimum[seen], moments.maximum[seen]])
+    return float(extremes.max()) if extremes.size else 0.0

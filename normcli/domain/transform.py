@@ -1,0 +1,124 @@
+"""The two steps that a kernel applies to each element, folded from statistics and affine.
+
+Forward::
+
+    y = ((x - mean) / sqrt(var + eps)) * scale + bias
+
+is ``((x - subtract) * factor) * multiply + add`` with subtract and factor along the kept axes,
+multiply and add along the scale axes. The inverse has the same form with the tables exchanged:
+``((y - bias) / scale) * sqrt(var + eps) + mean``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from normcli.domain.affine import Affine
+from normcli.domain.norm_spec import NormSpec
+from normcli.errors import DataPolicyError
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """Center and factor of each group of a region: what statistics contribute.
+
+    Attributes
+    ----------
+    center, factor : ndarray of float64
+        Extents of the kept axes; ``z = (x - center) * factor``.
+    divisor : ndarray of float64
+        The inverse of factor where factor is not 0; 0 where a constant group is its center.
+    """
+
+    center: np.ndarray
+    factor: np.ndarray
+    divisor: np.ndarray
+
+
+@dataclass(frozen=True)
+class Transform:
+    """``out = ((in - subtract) * factor) * multiply + add``; None leaves a step out.
+
+    Attributes
+    ----------
+    subtract, factor : ndarray of float64 or None
+        Along the axes of the first table.
+    multiply, add : ndarray of float64 or None
+        Along the axes of the second table.
+    inverse : bool
+        False: the first table runs along the kept axes, the second along the scale axes.
+        True: the other way round.
+    """
+
+    subtract: np.ndarray | None
+    factor: np.ndarray | None
+    multiply: np.ndarray | None
+    add: np.ndarray | None
+    inverse: bool = False
+
+
+def normalizer(
+    spec: NormSpec, mean: np.ndarray, variance: np.ndarray, constant: np.ndarray
+) -> Normalizer:
+    """Fold statistics into what is subtracted and what is multiplied.
+
+    Parameters
+    ----------
+    spec : NormSpec
+        Method, epsilon and its placement.
+    mean, variance : ndarray of float64
+        Statistics of each group.
+    constant : ndarray of bool
+        Groups whose elements are all the same; they become exactly 0 before scale and bias.
+
+    Returns
+    -------
+    Normalizer
+    """
+    center = mean if spec.centered else np.zeros_like(mean)
+    if spec.method == "center":
+        return Normalizer(center, np.ones_like(mean), np.ones_like(mean))
+    power = variance + mean * mean if spec.method == "rms" else variance
+    divisor = _divisor(power, spec)
+    # With epsilon 0 a group without spread divides 0 by 0; it becomes 0, then its bias.
+    flat = divisor == 0 if spec.method == "rms" else (constant | (divisor == 0))
+    divisor = np.where(flat, 0.0, divisor)
+    factor = np.divide(1.0, divisor, out=np.zeros_like(divisor), where=~flat)
+    return Normalizer(center, factor, divisor)
+
+
+def forward(statistics: Normalizer, affine: Affine) -> Transform:
+    """Return the transform from data to normalized values."""
+    return Transform(statistics.center, statistics.factor, affine.scale, affine.bias)
+
+
+def backward(statistics: Normalizer, affine: Affine) -> Transform:
+    """Return the transform from normalized values back to data.
+
+    A constant group returns to its mean.
+
+    Raises
+    ------
+    DataPolicyError
+        When a scale is 0, which nothing can undo.
+    """
+    multiply = None
+    if affine.scale is not None:
+        zeros = int(np.count_nonzero(affine.scale == 0))
+        if zeros:
+            raise DataPolicyError(
+                f"{zeros} of {affine.scale.size} scales are 0, which cannot be undone.",
+                "Drop the scale with --scale none if the data were normalized without it.",
+            )
+        multiply = 1.0 / affine.scale
+    return Transform(affine.bias, multiply, statistics.divisor, statistics.center, inverse=True)
+
+
+def _divisor(power: np.ndarray, spec: NormSpec) -> np.ndarray:
+    if spec.placement == "inside":
+        return np.sqrt(power + spec.epsilon)
+    if spec.placement == "outside":
+        return np.sqrt(power) + spec.epsilon
+    return np.maximum(np.sqrt(power), spec.epsilon)

@@ -1,0 +1,183 @@
+"""Where the moments of finished regions go: into memory, into a container, or into an average."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Protocol
+
+import numpy as np
+
+from normcli.arrays.access import ArraySink
+from normcli.domain.grid import Block
+from normcli.domain.moments import Moments
+from normcli.domain.moving_average import MovingStatistics
+from normcli.domain.norm_spec import NormSpec
+from normcli.engine.merge_tree import MergeTree
+from normcli.engine.report import Tally, tally
+from normcli.engine.walk import Walk
+
+
+class Collector(Protocol):
+    """Takes the moments of each region once; calls come from one thread, in any order."""
+
+    def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> None:
+        """Take region number `region` of the walk, whose place in the statistics is `index`."""
+        ...
+
+
+class HeldMoments:
+    """Keeps the moments of all groups in memory.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Extents of the statistics.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.moments = Moments.identity(shape)
+
+    def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> None:
+        """Store the region."""
+        self.moments.store(index, moments)
+
+
+class StoredMoments:
+    """Writes the moments of each region into a container, where they may outgrow memory.
+
+    Parameters
+    ----------
+    sink : ArraySink
+        Container with one array for each field of Moments, and ``variance`` for readers.
+    spec : NormSpec
+        Divisor of the variance.
+    dtype : numpy.dtype
+        Type of the data.
+
+    Attributes
+    ----------
+    tally : Tally
+        Counts over the groups seen so far.
+    """
+
+    def __init__(self, sink: ArraySink, spec: NormSpec, dtype: np.dtype) -> None:
+        self.sink = sink
+        self.tally = Tally()
+        self._spec = spec
+        self._dtype = dtype
+
+    def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> None:
+        """Write the region."""
+        block = Block(region, tuple(s.start for s in index), tuple(s.stop for s in index))
+        for f in fields(moments):
+            self.sink.write(f.name, block, getattr(moments, f.name))
+        self.sink.write("variance", block, moments.variance(self._spec.ddof))
+        self.tally += tally(moments, self._spec, self._dtype, index)
+
+
+class MovingFold:
+    """Folds batches into moving statistics in dataset order, whatever the order of arrival.
+
+    Parameters
+    ----------
+    start : MovingStatistics
+        What is continued.
+    walk : Walk
+        Regions with the batch axis as the slowest.
+    batch : int
+        Position of the batch axis among the kept axes, in ascending order.
+    shape : tuple of int
+        Extents of the statistics of all segments.
+    segment : int
+        Observations in one segment; batches consist of whole segments.
+    observations : int
+        Extent of the batch axis.
+    nonfinite : str
+        What NaN does.
+    """
+
+    def __init__(
+        self,
+        start: MovingStatistics,
+        walk: Walk,
+        batch: int,
+        shape: tuple[int, ...],
+        segment: int,
+        observations: int,
+        nonfinite: str,
+    ) -> None:
+        self.moving = start
+        self._walk = walk
+        self._batch = batch
+        self._shape = shape
+        self._nonfinite = nonfinite
+        self._pooled = MergeTree(shape[batch])
+        self._lengths = _segments_of_batches(start.rule.batch_sizes, segment, observations)
+        self._early: dict[int, tuple[tuple[slice, ...], Moments]] = {}
+        self._next_region = 0
+        self._next_segment = 0
+        self._closed = 0
+        self._slab: Moments | None = None
+        self._open: list[Moments] = []
+
+    @property
+    def pooled(self) -> Moments:
+        """Moments of everything, once all regions have been put."""
+        assert self._pooled.root is not None
+        return self._pooled.root
+
+    def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> None:
+        """Take a region; fold as far as the order allows."""
+        self._early[region] = (index, moments)
+        in_slab = self._walk.regions // self._walk.grid.counts[self._walk.kept[0]]
+        while self._next_region in self._early:
+            index, moments = self._early.pop(self._next_region)
+            self._next_region += 1
+            self._place(index, moments)
+            if self._next_region % in_slab == 0:
+                self._fold_slab()
+
+    def _place(self, index: tuple[slice, ...], moments: Moments) -> None:
+        length = index[self._batch].stop - index[self._batch].start
+        if self._slab is None:
+            shape = list(self._shape)
+            shape[self._batch] = length
+            self._slab = Moments.identity(tuple(shape))
+        inside = list(index)
+        inside[self._batch] = slice(0, length)
+        self._slab.store(tuple(inside), moments)
+
+    def _fold_slab(self) -> None:
+        assert self._slab is not None
+        for i in range(self._slab.shape[self._batch]):
+            where: list[slice | int] = [slice(None)] * len(self._shape)
+            where[self._batch] = i
+            segment = self._slab[tuple(where)]
+            self._pooled.add(self._next_segment, 0, segment)
+            self._next_segment += 1
+            self._open.append(segment)
+            if len(self._open) == self._lengths[self._closed]:
+                self._close_batch()
+        self._slab = None
+
+    def _close_batch(self) -> None:
+        stacked = Moments(
+            *(np.stack([getattr(part, f.name) for part in self._open]) for f in fields(Moments))
+        )
+        self.moving = self.moving.fold(stacked.fold(0), self._nonfinite)
+        self._open = []
+        self._closed += 1
+
+
+def _segments_of_batches(sizes: tuple[int, ...], segment: int, observations: int) -> list[int]:
+    """Return how many segments each batch holds; the last size repeats, the last batch may end
+    early.
+    """
+    lengths = []
+    seen = 0
+    while seen < observations:
+        size = sizes[min(len(lengths), len(sizes) - 1)]
+        size = min(size, observations - seen)
+        lengths.append(-(-size // segment))
+        seen += size
+    return lengths

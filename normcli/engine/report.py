@@ -1,0 +1,186 @@
+"""What a run did, for the summary on the screen and for ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from normcli.domain.moments import Moments
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.statistics import constant_groups
+
+NAMED_GROUPS = 5
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts over groups, to which the groups of another region can be added.
+
+    Attributes
+    ----------
+    groups : int
+        Groups in all.
+    constant : int
+        Groups that hold one value only.
+    constant_names, empty_names, damped_names : tuple of str
+        The first of each by name, such as ``C=3``.
+    empty : int
+        Groups without a finite value.
+    damped : int
+        Groups that vary, yet have an epsilon above 1 % of their variance.
+    count, nonfinite : int
+        Finite and non-finite elements.
+    """
+
+    groups: int = 0
+    constant: int = 0
+    constant_names: tuple[str, ...] = ()
+    empty: int = 0
+    empty_names: tuple[str, ...] = ()
+    damped: int = 0
+    damped_names: tuple[str, ...] = ()
+    count: int = 0
+    nonfinite: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.groups + other.groups,
+            self.constant + other.constant,
+            (self.constant_names + other.constant_names)[:NAMED_GROUPS],
+            self.empty + other.empty,
+            (self.empty_names + other.empty_names)[:NAMED_GROUPS],
+            self.damped + other.damped,
+            (self.damped_names + other.damped_names)[:NAMED_GROUPS],
+            self.count + other.count,
+            self.nonfinite + other.nonfinite,
+        )
+
+
+def tally(
+    moments: Moments, spec: NormSpec, dtype: np.dtype, index: tuple[slice, ...] | None = None
+) -> Tally:
+    """Count the groups of one region.
+
+    Parameters
+    ----------
+    moments : Moments
+        Moments of the region.
+    spec : NormSpec
+        Names the axes, and decides what epsilon does.
+    dtype : numpy.dtype
+        Type of the data, which decides what is constant.
+    index : tuple of slice, optional
+        Place of the region in the statistics; None for all of them.
+    """
+    origin = (0,) * len(moments.shape) if index is None else tuple(s.start for s in index)
+    constant = constant_groups(moments, dtype)
+    empty = moments.count == 0
+    damped = damped_groups(spec, moments.variance(spec.ddof), constant)
+    return Tally(
+        constant.size,
+        int(constant.sum()),
+        _names(spec, constant, origin),
+        int(empty.sum()),
+        _names(spec, empty, origin),
+        int(damped.sum()),
+        _names(spec, damped, origin),
+        int(moments.count.sum()),
+        int(moments.nonfinite.sum()),
+    )
+
+
+def damped_groups(spec: NormSpec, variance: np.ndarray, constant: np.ndarray) -> np.ndarray:
+    """Return which groups vary, yet have an epsilon above 1 % of their variance."""
+    if spec.method not in ("zscore", "std"):
+        return np.zeros(variance.shape, bool)
+    weight = spec.epsilon if spec.placement == "inside" else spec.epsilon**2
+    with np.errstate(invalid="ignore"):
+        return ~constant & (variance > 0) & (weight > 0.01 * variance)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of one fit or apply.
+
+    Attributes
+    ----------
+    command : {"fit", "apply"}
+        What was done.
+    inputs : tuple of str
+        Names of the inputs.
+    output, stats : str or None
+        What was written: the array, and the sidecar.
+    shape : tuple of int
+        Extents of the input.
+    dtype, output_dtype : str or None
+        Element types.
+    passes : int
+        Walks over the input.
+    tally : Tally
+        Counts over the groups, as far as they are known.
+    written_mean, written_std : float or None
+        Mean and standard deviation of all finite elements that were written.
+    written_nonfinite : int or None
+        NaN and infinities that were written.
+    bytes_read, bytes_written : int
+        Decoded bytes, over all passes.
+    seconds : float
+        Wall time.
+    workers : int
+        Blocks in flight at once.
+    kernel : str
+        Which loops were used.
+    """
+
+    command: str
+    inputs: tuple[str, ...]
+    output: str | None
+    stats: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    output_dtype: str | None
+    passes: int
+    tally: Tally
+    written_mean: float | None
+    written_std: float | None
+    written_nonfinite: int | None
+    bytes_read: int
+    bytes_written: int
+    seconds: float
+    workers: int
+    kernel: str
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Decoded bytes read and written over the wall time."""
+        return (self.bytes_read + self.bytes_written) / max(self.seconds, 1e-9)
+
+    def as_dict(self) -> Mapping[str, Any]:
+        """Return the report as values that JSON can hold."""
+        values = asdict(self)
+        groups = values.pop("tally")
+        for name in ("constant", "empty", "damped"):
+            groups[f"{name}_groups"] = groups.pop(name)
+        return {**values, **groups, "bytes_per_second": self.bytes_per_second}
+
+
+def _names(spec: NormSpec, chosen: np.ndarray, origin: tuple[int, ...]) -> tuple[str, ...]:
+    names = []
+    for flat in np.flatnonzero(chosen)[:NAMED_GROUPS]:
+        index = np.unravel_index(flat, chosen.shape)
+        parts = [
+            f"{_label(spec, axis)}={int(i) + o}"
+            for axis, i, o in zip(spec.kept, index, origin, strict=True)
+        ]
+        names.append(", ".join(parts) or "the whole array")
+    return tuple(names)
+
+
+def _label(spec: NormSpec, axis: int) -> str:
+    label = spec.layout.axis_label(axis)
+    if axis != spec.divided_axis:
+        return label
+    return f"group of {label}" if spec.groups is not None else f"batch of {label}"

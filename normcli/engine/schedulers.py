@@ -1,0 +1,207 @@
+"""The one place that knows dask: threads here, or workers anywhere, run the same graph.
+
+A graph holds one task a run of blocks; its results go to a consumer in this thread, in any order
+of arrival. Graphs are handed over in waves, so that a million blocks need no million tasks in
+memory at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from normcli.engine.tasks import RunResult
+from normcli.engine.walk import Run
+from normcli.errors import InputError, NormcliError, OutputError, TransientError, UsageError
+
+WAVE = 512
+
+Task = Callable[[Any, Run], RunResult]
+Consumer = Callable[[RunResult], None]
+
+
+class Scheduler(Protocol):
+    """Runs one task for each run of blocks."""
+
+    distributed: bool
+
+    @property
+    def workers(self) -> int:
+        """Blocks that may be in flight at once where memory is shared."""
+        ...
+
+    def execute(
+        self, task: Task, job: Any, runs: Iterable[Run], workers: int, consume: Consumer
+    ) -> None:
+        """Call ``task(job, run)`` for every run, and `consume` with each result."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+        ...
+
+
+class ThreadScheduler:
+    """dask's threaded scheduler in this process."""
+
+    distributed = False
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers or available_cpus()
+
+    @property
+    def workers(self) -> int:
+        """Threads to use at most."""
+        return self._workers
+
+    def execute(
+        self, task: Task, job: Any, runs: Iterable[Run], workers: int, consume: Consumer
+    ) -> None:
+        """Run the tasks on `workers` threads; the first error stops everything."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from dask.callbacks import Callback
+        from dask.threaded import get
+
+        with ThreadPoolExecutor(workers) as pool:
+            for wave in _waves(runs, WAVE):
+                graph = _graph(task, job, wave)
+
+                def posttask(key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
+                    if isinstance(result, RunResult):
+                        consume(result)
+
+                with Callback(posttask=posttask):
+                    get(graph, [key for key in graph if key != "job"], pool=pool)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+class ClusterScheduler:
+    """The workers of a dask.distributed cluster.
+
+    Parameters
+    ----------
+    address : str, optional
+        Address of the scheduler, such as ``tcp://host:8786``.
+    scheduler_file : str, optional
+        The JSON file that the scheduler wrote.
+
+    Raises
+    ------
+    TransientError
+        When no scheduler answers.
+    """
+
+    distributed = True
+
+    def __init__(self, address: str | None = None, scheduler_file: str | None = None) -> None:
+        try:
+            from distributed import Client
+        except ImportError as error:
+            raise UsageError(
+                "--scheduler needs the package distributed.", "pip install 'normcli[cluster]'"
+            ) from error
+        if scheduler_file is not None and not os.path.exists(scheduler_file):
+            raise InputError(
+                f"There is no scheduler file {scheduler_file}.",
+                "dask scheduler --scheduler-file FILE writes it.",
+            )
+        where = address or scheduler_file
+        try:
+            self._client = Client(
+                address=address, scheduler_file=scheduler_file, timeout=20, set_as_default=False
+            )
+        except (OSError, ValueError, TimeoutError) as error:
+            raise TransientError(
+                f"No dask scheduler answers at {where}: {error}.",
+                "Start one with `dask scheduler`, and workers with `dask worker`.",
+            ) from error
+
+    @property
+    def workers(self) -> int:
+        """Threads of the largest worker process, which share that process's memory."""
+        threads = self._client.nthreads()
+        if not threads:
+            self._client.wait_for_workers(1, timeout=60)
+            threads = self._client.nthreads()
+        return max(threads.values())
+
+    def execute(
+        self, task: Task, job: Any, runs: Iterable[Run], workers: int, consume: Consumer
+    ) -> None:
+        """Run the tasks on the cluster, with a window of them in flight."""
+        from distributed import as_completed
+        from distributed.scheduler import KilledWorker
+
+        try:
+            shared = self._client.scatter(job, broadcast=True, hash=False)
+        except NormcliError:
+            raise
+        except Exception as error:
+            raise UsageError(f"The work cannot be sent to other processes: {error}") from error
+        pending = iter(runs)
+        in_flight = as_completed(loop=self._client.loop)
+        window = 4 * max(1, sum(self._client.nthreads().values()))
+        try:
+            for run in itertools.islice(pending, window):
+                in_flight.add(self._client.submit(task, shared, run, pure=False))
+            for future in in_flight:
+                consume(future.result())
+                for run in itertools.islice(pending, 1):
+                    in_flight.add(self._client.submit(task, shared, run, pure=False))
+        except KilledWorker as error:
+            raise TransientError(
+                f"A worker died again and again: {error}.",
+                "Give workers more memory, or lower --memory so that blocks are smaller.",
+            ) from error
+        finally:
+            in_flight.clear()
+            del shared
+
+    def close(self) -> None:
+        """Leave the cluster; its scheduler and workers go on."""
+        self._client.close()
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use: affinity, then SLURM's allocation."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allocated = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return max(1, min(cpus, int(allocated))) if allocated.isdigit() else cpus
+
+
+def _graph(task: Task, job: Any, runs: Iterable[Run]) -> dict[Any, Any]:
+    graph: dict[Any, Any] = {}
+    for run in runs:
+        # Keys sort by number, which is dask's order among equals: storage is read in order.
+        graph[("run", run.number)] = (_call, _Quoted((task, job, run)))
+    return graph
+
+
+class _Quoted:
+    """Keeps dask from looking for keys inside a task's arguments."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: tuple[Task, Any, Run]) -> None:
+        self.value = value
+
+
+def _call(quoted: _Quoted) -> RunResult:
+    task, job, run = quoted.value
+    try:
+        return task(job, run)
+    except MemoryError as error:
+        raise OutputError(
+            "Memory ran out while a block was worked on.", "Lower --memory or -j."
+        ) from error
+
+
+def _waves(runs: Iterable[Run], size: int) -> Iterator[list[Run]]:
+    iterator = iter(runs)
+    while wave := list(itertools.islice(iterator, size)):
+        yield wave

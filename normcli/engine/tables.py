@@ -1,0 +1,105 @@
+"""Statistics, scale and bias as tasks look them up: by the region of a block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+
+from normcli.arrays.access import ArraySource
+from normcli.domain.affine import Affine
+from normcli.domain.grid import Block
+from normcli.domain.moments import Moments
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.statistics import constant_groups, pooled_estimate
+from normcli.domain.transform import Normalizer, normalizer
+
+
+class NormalizerTables(Protocol):
+    """Known statistics of all groups."""
+
+    def region(self, index: tuple[slice, ...]) -> Normalizer:
+        """Return what the groups of one region contribute."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeldTables:
+    """Statistics in memory.
+
+    Attributes
+    ----------
+    whole : Normalizer
+        Center, factor and divisor of every group.
+    """
+
+    whole: Normalizer
+
+    def region(self, index: tuple[slice, ...]) -> Normalizer:
+        """Return a view of one region."""
+        return Normalizer(*(getattr(self.whole, f.name)[index] for f in fields(self.whole)))
+
+
+@dataclass(frozen=True)
+class StoredTables:
+    """Statistics that outgrow memory: moments in a container, read by region.
+
+    Attributes
+    ----------
+    arrays : dict of str to ArraySource
+        The arrays of Moments by name.
+    spec : NormSpec
+        How they become a mean and a variance.
+    dtype : numpy.dtype
+        Type of the data they were taken from.
+    """
+
+    arrays: dict[str, ArraySource]
+    spec: NormSpec
+    dtype: np.dtype
+
+    def region(self, index: tuple[slice, ...]) -> Normalizer:
+        """Read the moments of one region and fold them."""
+        block = Block(0, tuple(s.start for s in index), tuple(s.stop for s in index))
+        moments = Moments(*(self.arrays[f.name].read(block) for f in fields(Moments)))
+        return normalizer_of(moments, self.spec, self.dtype)
+
+
+@dataclass(frozen=True)
+class AffineTables:
+    """Scale and bias in memory.
+
+    Attributes
+    ----------
+    whole : Affine
+        Both with the extents of the scale axes, or absent.
+    """
+
+    whole: Affine
+
+    def region(self, index: tuple[slice, ...]) -> Affine:
+        """Return a view of one region."""
+        scale, bias = self.whole.scale, self.whole.bias
+        return Affine(
+            None if scale is None else scale[index], None if bias is None else bias[index]
+        )
+
+
+def normalizer_of(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
+    """Return what measured moments contribute to a normalization.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of the groups of one region.
+    spec : NormSpec
+        The formula. Under a convention constant groups follow that system's formula too.
+    dtype : numpy.dtype
+        Type of the data, which decides what is constant.
+    """
+    mean, variance = pooled_estimate(moments, spec)
+    flat = np.zeros(mean.shape, bool)
+    if spec.convention is None:
+        flat = constant_groups(moments, dtype)
+    return normalizer(spec, mean, variance, flat)

@@ -1,0 +1,258 @@
+"""The compiled measure: which loop runs over which axes of a block.
+
+A piece's innermost axis decides. Aggregated: rows (`numba_rows`). Kept: columns
+(`numba_columns`), with the nearest aggregated axis outside as their height. Axes too short for
+vector registers are measured as more lanes than there are groups, which are merged afterwards in
+a fixed order:
+
+- few lanes: every r-th row forms lanes of its own, r * lanes >= `NARROW`;
+- short rows: each element of the row is a lane.
+
+So the moments of a group have the same bits however many groups a block holds, except that where
+lanes are few r depends on their number, and that a kept axis of one element disappears and
+lets its neighbours join.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from normcli.domain.dtypes import is_bfloat16
+from normcli.domain.geometry import Geometry
+from normcli.domain.moments import Moments
+from normcli.kernels import numpy_tiles
+from normcli.kernels.numba_columns import ACCUMULATORS, HEIGHT, PITCH, WIDTH, columns
+from normcli.kernels.numba_rows import TILE, rows
+from normcli.kernels.numpy_tiles import part_of, reshape
+from normcli.kernels.pieces import Dense, Piece, cut, region_shape
+
+# Fewer lanes than this are widened by taking several rows as one, to about LANES.
+NARROW = 64
+LANES = 256
+# Rows shorter than this become lanes where at least TALL of them fall into each group.
+SHORT = 64
+TALL = 32
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """One axis: its extent, its stride in memory, and whether each step has its own result."""
+
+    extent: int
+    stride: int
+    kept: bool
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """A block as the compiled loops take it.
+
+    Attributes
+    ----------
+    flat : ndarray
+        The elements; uint16 for 16-bit floats.
+    half : int or None
+        Bits of the mantissa of 16-bit floats.
+    """
+
+    flat: np.ndarray
+    half: int | None
+
+    @classmethod
+    def of(cls, flat: np.ndarray) -> _Memory:
+        # One compiled variant for each type: what may be written to is a type of its own.
+        flat = flat.view()
+        flat.flags.writeable = False
+        if flat.dtype.kind == "b":
+            return cls(flat.view(np.uint8), None)
+        if is_bfloat16(flat.dtype):
+            return cls(flat.view(np.uint16), 7)
+        if flat.dtype.kind in "iu":
+            return cls(flat, None)
+        if flat.dtype.itemsize == 2:
+            return cls(flat.view(np.uint16), 10)
+        return cls(flat, None)
+
+    @property
+    def wide(self) -> np.dtype:
+        """The type that elements are summed from."""
+        return self.flat.dtype if self.half is None else np.dtype(np.float32)
+
+
+def measure(values: np.ndarray, geometry: Geometry, start: tuple[int, ...]) -> Moments:
+    """Return the moments of one block; as `numpy_tiles.measure`, to the last few bits."""
+    block = Dense.of(values)
+    memory = _Memory.of(block.flat)
+    shape = region_shape(geometry, values.shape, start)
+    pieces = cut(block, geometry, start)
+    if len(pieces) == 1 and _in_order(pieces[0]):
+        result = reshape(_measure_piece(memory, pieces[0]), shape)
+    else:
+        whole = Moments.identity((prod(shape),))
+        for piece in pieces:
+            view = part_of(whole, piece)
+            view.store(..., reshape(_measure_piece(memory, piece), view.shape))
+        result = reshape(whole, shape)
+    if _beyond_float64(values.dtype, result):
+        return numpy_tiles.measure(values, geometry, start)
+    return result
+
+
+def _in_order(piece: Piece) -> bool:
+    """Whether the groups of a piece are met in the order of the result."""
+    step = 1
+    for axis in reversed([axis for axis in piece.axes if axis.kept]):
+        if axis.group != step:
+            return False
+        step *= axis.extent
+    return True
+
+
+def _beyond_float64(dtype: np.dtype, result: Moments) -> bool:
+    """Whether integers were rounded on their way to float64."""
+    if dtype.kind not in "iu" or dtype.itemsize < 8:
+        return False
+    return bool(max(-result.minimum.min(), result.maximum.max()) >= 2.0**53)
+
+
+def _measure_piece(memory: _Memory, piece: Piece) -> Moments:
+    """Return flat moments of a piece, in the order of its kept axes in memory."""
+    loops = [_Loop(axis.extent, axis.stride, axis.kept) for axis in piece.axes]
+    offset = piece.offset
+    if loops[-1].stride != 1:
+        # The rim of a divided innermost axis: one element in many.
+        elements = np.ascontiguousarray(piece.elements(memory.flat)).reshape(-1)
+        elements.flags.writeable = False
+        strides = [prod(piece.shape[i + 1 :]) for i in range(len(loops))]
+        loops = [replace(loop, stride=s) for loop, s in zip(loops, strides, strict=True)]
+        memory, offset = _Memory(elements, memory.half), 0
+    return _measure(memory, offset, _merge(loops))
+
+
+def _measure(memory: _Memory, offset: int, loops: list[_Loop]) -> Moments:
+    inner = loops[-1]
+    if not inner.kept:
+        tall = prod(loop.extent for loop in loops[:-1] if not loop.kept)
+        if inner.extent < SHORT and tall >= TALL:
+            return _short_rows(memory, offset, loops)
+        return _rows(memory, offset, loops)
+    if inner.extent < NARROW and len(loops) > 1:
+        outer = loops[-2]
+        together = -(-LANES // inner.extent)
+        if outer.stride == inner.extent and outer.extent >= TALL * together:
+            return _few_lanes(memory, offset, loops, together)
+    return _columns(memory, offset, loops)
+
+
+def _short_rows(memory: _Memory, offset: int, loops: list[_Loop]) -> Moments:
+    groups = _groups(loops)
+    lanes = _merge([*loops[:-1], replace(loops[-1], kept=True)])
+    found = _measure(memory, offset, lanes)
+    return reshape(found, (groups, loops[-1].extent)).fold(1)
+
+
+def _few_lanes(memory: _Memory, offset: int, loops: list[_Loop], together: int) -> Moments:
+    outer, inner = loops[-2:]
+    times, rest = divmod(outer.extent, together)
+    many = [
+        *loops[:-2],
+        _Loop(times, outer.stride * together, False),
+        _Loop(together * inner.extent, 1, True),
+    ]
+    extents = (_groups(loops[:-2]), together, inner.extent)
+    found = reshape(_measure(memory, offset, many), extents).fold(1)
+    found = reshape(found, (_groups(loops),))
+    if rest:
+        last = [*loops[:-2], replace(outer, extent=rest), inner]
+        offset += times * together * outer.stride
+        found = found.merge(_columns(memory, offset, last))
+    return found
+
+
+def _rows(memory: _Memory, offset: int, loops: list[_Loop]) -> Moments:
+    result = Moments.identity((_groups(loops),))
+    shape, strides, steps, further = _outer(loops[:-1], _steps(loops), 4)
+    scratch = None if memory.half is None else np.empty(TILE, np.float32)
+    pair = np.empty(2, memory.wide)
+    for more, group in further:
+        rows(
+            memory.flat, memory.half, scratch, pair,
+            offset + more, shape, strides, steps, loops[-1].extent, group,
+            result.count, result.mean, result.m2, result.minimum, result.maximum,
+            result.nonfinite,
+        )  # fmt: skip
+    return result
+
+
+def _columns(memory: _Memory, offset: int, loops: list[_Loop]) -> Moments:
+    """Measure columns; aggregated axes outside of their height are merged one by one."""
+    height = max((i for i, loop in enumerate(loops) if not loop.kept), default=None)
+    far = [loop for loop in loops[:height] if not loop.kept] if height is not None else []
+    near = [loop for i, loop in enumerate(loops) if loop.kept or i == height]
+    tall = loops[height] if height is not None else _Loop(1, 0, False)
+    kept = [loop for loop in near if loop.kept]
+    acc = np.empty(ACCUMULATORS)
+    ext = np.empty(2 * PITCH, memory.wide)
+    scratch = None if memory.half is None else np.empty(HEIGHT * WIDTH, np.float32)
+    shape, strides, steps, further = _outer(kept[:-1], _steps(kept), 3)
+    places = list(further)
+    result = None
+    for index in product(*(range(loop.extent) for loop in far)):
+        begin = offset + sum(i * loop.stride for i, loop in zip(index, far, strict=True))
+        part = Moments.identity((_groups(kept),))
+        for more, group in places:
+            columns(
+                memory.flat, memory.half, scratch, acc, ext,
+                begin + more, shape, strides, steps, tall.extent, tall.stride, kept[-1].extent,
+                group, part.count, part.mean, part.m2, part.minimum, part.maximum,
+                part.nonfinite,
+            )  # fmt: skip
+        result = part if result is None else result.merge(part)
+    assert result is not None
+    return result
+
+
+def _groups(loops: list[_Loop]) -> int:
+    return prod(loop.extent for loop in loops if loop.kept)
+
+
+def _steps(loops: list[_Loop]) -> list[int]:
+    """Return the step of each loop in flat results; 0 where it is aggregated."""
+    return [_groups(loops[i + 1 :]) if loop.kept else 0 for i, loop in enumerate(loops)]
+
+
+def _merge(loops: list[_Loop]) -> list[_Loop]:
+    merged: list[_Loop] = []
+    for loop in loops:
+        last = merged[-1] if merged else None
+        if last and last.kept == loop.kept and last.stride == loop.extent * loop.stride:
+            merged[-1] = replace(loop, extent=last.extent * loop.extent)
+        else:
+            merged.append(loop)
+    return merged
+
+
+def _outer(
+    loops: list[_Loop], steps: list[int], count: int
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], list[tuple[int, int]]]:
+    """Return the last `count` outer loops for the compiled code, and where those before go."""
+    steps = steps[: len(loops)]
+    before = max(0, len(loops) - count)
+    places = [
+        (
+            sum(i * loop.stride for i, loop in zip(index, loops, strict=False)),
+            sum(i * step for i, step in zip(index, steps, strict=False)),
+        )
+        for index in product(*(range(loop.extent) for loop in loops[:before]))
+    ]
+    pad = count - (len(loops) - before)
+    return (
+        (1,) * pad + tuple(loop.extent for loop in loops[before:]),
+        (0,) * pad + tuple(loop.stride for loop in loops[before:]),
+        (0,) * pad + tuple(steps[before:]),
+        places,
+    )

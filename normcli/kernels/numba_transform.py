@@ -1,0 +1,1 @@
+from normcli.kernels.numpy_tiles import transform

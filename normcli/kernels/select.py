@@ -1,0 +1,84 @@
+"""Which kernels run: NumPy for small data, compiled ones for the rest.
+
+The NumPy kernels are the reference. The compiled ones need numba, whose import is paid only when
+they are asked for; where numba cannot be used the NumPy kernels take its place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from normcli.domain.geometry import Geometry
+from normcli.domain.moments import Moments
+from normcli.domain.transform import Transform
+from normcli.errors import UsageError
+
+NAMES = ("numpy", "numba")
+# Below this, importing numba costs more than it saves.
+SMALL = 16 << 20
+
+_log = logging.getLogger(__name__)
+
+Measure = Callable[[np.ndarray, Geometry, tuple[int, ...]], Moments]
+Apply = Callable[[np.ndarray, Transform, Geometry, tuple[int, ...], np.dtype], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The only loops over elements.
+
+    Attributes
+    ----------
+    name : {"numpy", "numba"}
+        The implementation.
+    measure : callable
+        ``measure(values, geometry, start) -> Moments`` of the extents of
+        ``geometry.region(start, stop)``.
+    transform : callable
+        ``transform(values, transform, geometry, start, dtype) -> ndarray``, dense, in the memory
+        order of `values`.
+    """
+
+    name: str
+    measure: Measure
+    transform: Apply
+
+
+def kernels(name: str) -> Kernels:
+    """Return one implementation; NumPy's in place of numba's where numba does not work.
+
+    Raises
+    ------
+    UsageError
+        When there is no implementation of this name.
+    """
+    if name not in NAMES:
+        raise UsageError(f"There are no kernels {name!r}.", f"Choose from {', '.join(NAMES)}.")
+    return _numba() if name == "numba" else _numpy()
+
+
+def choose(nbytes: int) -> str:
+    """Return the name of the kernels that finish this many bytes first."""
+    return "numpy" if nbytes < SMALL else "numba"
+
+
+@cache
+def _numpy() -> Kernels:
+    from normcli.kernels import numpy_tiles
+
+    return Kernels("numpy", numpy_tiles.measure, numpy_tiles.transform)
+
+
+@cache
+def _numba() -> Kernels:
+    try:
+        from normcli.kernels import numba_measure, numba_transform
+    except Exception as error:  # numba fails in many ways, none of which may stop normcli
+        _log.info("numba cannot be used (%s); normcli takes the slower NumPy kernels", error)
+        return _numpy()
+    return Kernels("numba", numba_measure.measure, numba_transform.transform)

@@ -1,0 +1,1 @@
+"""Pure decisions: what is read in which blocks, and what that costs in memory."""

@@ -1,0 +1,128 @@
+"""Nothing bears an output's name until it is complete.
+
+A draft is written beside its final name, on the same file system, and renamed when it is whole:
+rename is atomic for readers, and durable once the file and its folder are synced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from normcli.errors import NormcliError, OutputError, UsageError
+
+DRAFT_MARK = ".normcli-draft-"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An output in the making: a file or a folder under a temporary name.
+
+    Attributes
+    ----------
+    final : Path
+        The name it will bear.
+    path : Path
+        The temporary sibling to write to.
+    overwrite : bool
+        Whether an earlier output may be replaced.
+    """
+
+    final: Path
+    path: Path
+    overwrite: bool = False
+
+    @classmethod
+    def beside(cls, final: Path | str, overwrite: bool = False) -> Draft:
+        """Return a draft for `final`, after checking that it can be published there.
+
+        Raises
+        ------
+        UsageError
+            When the output exists and may not be replaced.
+        OutputError
+            When its folder is missing or cannot be written to.
+        """
+        target = Path(final)
+        refuse_existing(target, overwrite)
+        folder = target.parent
+        if not folder.is_dir():
+            raise OutputError(f"The folder {folder} of the output does not exist.", "Create it.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"The folder {folder} cannot be written to.", "Choose another -o.")
+        name = f".{target.name}{DRAFT_MARK}{uuid.uuid4().hex[:12]}{target.suffix}"
+        return cls(target, folder / name, overwrite)
+
+    def publish(self) -> None:
+        """Sync the draft and give it its final name; an earlier output stays until then.
+
+        Raises
+        ------
+        OutputError
+            When the file system refuses.
+        """
+        try:
+            _sync_tree(self.path)
+            refuse_existing(self.final, self.overwrite)
+            replaced = None
+            if self.final.is_dir() and not self.final.is_symlink():
+                # A folder cannot be renamed over; the old one steps aside for one rename.
+                replaced = self.path.with_name(self.path.name + ".replaced")
+                os.rename(self.final, replaced)
+            try:
+                os.replace(self.path, self.final)
+            except OSError:
+                if replaced is not None:
+                    os.rename(replaced, self.final)
+                raise
+            _sync(self.final.parent)
+            if replaced is not None:
+                shutil.rmtree(replaced)
+        except OSError as error:
+            raise output_error(self.final, error) from error
+
+    def discard(self) -> None:
+        """Remove the draft, as far as it exists."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    """Raise UsageError when `target` exists and may not be replaced."""
+    if not overwrite and (target.exists() or target.is_symlink()):
+        raise UsageError(f"{target} exists.", "Add --overwrite to replace it, or choose another.")
+
+
+def output_error(target: Path | str, error: OSError) -> NormcliError:
+    """Return the error to raise when writing `target` failed with `error`."""
+    reason = error.strerror or str(error)
+    hint = None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "Free some space, or write to another disk; nothing was left under that name."
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = "Choose a folder that you may write to."
+    return OutputError(f"{target} could not be written: {reason}.", hint)
+
+
+def _sync_tree(path: Path) -> None:
+    if path.is_dir():
+        for folder, _, files in os.walk(path):
+            for name in files:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+    else:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
