@@ -55,7 +55,8 @@ class Draft:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"The folder {folder} cannot be written to.", "Choose another -o.")
         name = f".{target.name}{DRAFT_MARK}{uuid.uuid4().hex[:12]}{target.suffix}"
-        return cls(target, folder / name, overwrite)
+        # Absolute, because workers may have another current folder.
+        return cls(target, folder.absolute() / name, overwrite)
 
     def publish(self) -> None:
         """Sync the draft and give it its final name; an earlier output stays until then.

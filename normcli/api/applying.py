@@ -103,6 +103,7 @@ def apply_array(
         source = stack.enter_context(closing(open_source(input_name)))
         apply = _Apply(source, output, options, run, observer)
         scheduler = stack.enter_context(closing(make_scheduler(run)))
+        scheduler.accept(source, apply.sink)
         plan = plan_apply(
             source.info,
             apply.sink_info,

@@ -103,6 +103,7 @@ def fit_arrays(
                 )
             source = stack.enter_context(closing(open_joined(list(inputs), layout.batch_axis)))
         scheduler = stack.enter_context(closing(make_scheduler(run)))
+        scheduler.accept(source)
         fit = _Fit(source, layout, output, options, run, observer)
         plan = plan_fit(
             source.info,

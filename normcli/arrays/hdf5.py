@@ -51,7 +51,7 @@ class Hdf5Source:
     """
 
     def __init__(self, path: Path | str, inner: str) -> None:
-        self._path = Path(path)
+        self._path = Path(path).absolute()
         self._inner = inner
         self.name = f"{path}/{inner}"
         file, dataset = _open_dataset(self._path, inner, _MIB)

@@ -52,10 +52,10 @@ class RawSource:
         require_real(header.dtype, name)
         self.name = name
         self.info = header.info
-        self._path = path
+        self._path = path.absolute()
         self._inner = inner
         self._offset = base + header.length
-        self._file = PerProcess(partial(_open_reader, path), os.close)
+        self._file = PerProcess(partial(_open_reader, self._path), os.close)
 
     def read(self, block: Block) -> np.ndarray:
         """Return the elements of `block`, in Fortran order where the file has it."""
@@ -217,7 +217,7 @@ class RawWriter:
     """
 
     def __init__(self, path: Path, name: str, info: ArrayInfo, header: bytes) -> None:
-        self._path = path
+        self._path = path.absolute()
         self._name = name
         self._info = info
         self._header = header

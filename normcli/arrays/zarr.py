@@ -49,7 +49,7 @@ class ZarrSource:
     """
 
     def __init__(self, path: Path | str, inner: str = "") -> None:
-        self._path = Path(path)
+        self._path = Path(path).absolute()
         self._inner = inner
         self.name = f"{path}/{inner}" if inner else str(path)
         array = _open_array(self._path, inner)

@@ -118,6 +118,8 @@ def one_line(error: BaseException) -> str:
 def foreign_hint(path: str) -> str | None:
     """Return what a malformed file looks like, where its first bytes tell."""
     try:
+        if not Path(path).is_file():
+            return None  # Opening a pipe would wait for its writer.
         with Path(path).open("rb") as file:
             head = file.read(64)
     except OSError:

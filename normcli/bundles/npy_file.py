@@ -111,4 +111,7 @@ def read_stream(stream: IO[bytes], size: int, where: str, allowance: Allowance) 
 
 def write_stream(stream: IO[bytes], values: np.ndarray) -> None:
     """Write one array in NPY format."""
-    np.lib.format.write_array(stream, to_storage(values), allow_pickle=False)
+    stored = to_storage(values)
+    np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(stored))
+    # numpy's own writer hides why storage failed.
+    stream.write(stored.reshape(-1).view(np.uint8).data)

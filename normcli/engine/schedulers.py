@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from normcli.engine.tasks import RunResult
 from normcli.engine.walk import Run
-from normcli.errors import InputError, NormcliError, OutputError, TransientError, UsageError
+from normcli.errors import InputError, OutputError, TransientError, UsageError
 
 WAVE = 512
 
@@ -36,6 +37,10 @@ class Scheduler(Protocol):
         self, task: Task, job: Any, runs: Iterable[Run], workers: int, consume: Consumer
     ) -> None:
         """Call ``task(job, run)`` for every run, and `consume` with each result."""
+        ...
+
+    def accept(self, *parts: Any) -> None:
+        """Refuse sources and sinks that the workers could not use, before anything is read."""
         ...
 
     def close(self) -> None:
@@ -75,6 +80,9 @@ class ThreadScheduler:
 
                 with Callback(posttask=posttask):
                     get(graph, [key for key in graph if key != "job"], pool=pool)
+
+    def accept(self, *parts: Any) -> None:
+        """Threads can use everything."""
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -137,12 +145,7 @@ class ClusterScheduler:
         from distributed import as_completed
         from distributed.scheduler import KilledWorker
 
-        try:
-            shared = self._client.scatter(job, broadcast=True, hash=False)
-        except NormcliError:
-            raise
-        except Exception as error:
-            raise UsageError(f"The work cannot be sent to other processes: {error}") from error
+        shared = self._client.scatter(job, broadcast=True, hash=False)
         pending = iter(runs)
         in_flight = as_completed(loop=self._client.loop)
         window = 4 * max(1, sum(self._client.nthreads().values()))
@@ -161,6 +164,11 @@ class ClusterScheduler:
         finally:
             in_flight.clear()
             del shared
+
+    def accept(self, *parts: Any) -> None:
+        """Refuse what cannot travel; a pipe or an HDF5 output says so in its own words."""
+        for part in parts:
+            pickle.dumps(part)
 
     def close(self) -> None:
         """Leave the cluster; its scheduler and workers go on."""

@@ -21,11 +21,11 @@ from math import prod
 
 import numpy as np
 
-from normcli.domain.dtypes import is_bfloat16
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.kernels import numpy_tiles
 from normcli.kernels.numba_columns import ACCUMULATORS, HEIGHT, PITCH, WIDTH, columns
+from normcli.kernels.numba_memory import Memory
 from normcli.kernels.numba_rows import TILE, rows
 from normcli.kernels.numpy_tiles import part_of, reshape
 from normcli.kernels.pieces import Dense, Piece, cut, region_shape
@@ -47,46 +47,10 @@ class _Loop:
     kept: bool
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """A block as the compiled loops take it.
-
-    Attributes
-    ----------
-    flat : ndarray
-        The elements; uint16 for 16-bit floats.
-    half : int or None
-        Bits of the mantissa of 16-bit floats.
-    """
-
-    flat: np.ndarray
-    half: int | None
-
-    @classmethod
-    def of(cls, flat: np.ndarray) -> _Memory:
-        # One compiled variant for each type: what may be written to is a type of its own.
-        flat = flat.view()
-        flat.flags.writeable = False
-        if flat.dtype.kind == "b":
-            return cls(flat.view(np.uint8), None)
-        if is_bfloat16(flat.dtype):
-            return cls(flat.view(np.uint16), 7)
-        if flat.dtype.kind in "iu":
-            return cls(flat, None)
-        if flat.dtype.itemsize == 2:
-            return cls(flat.view(np.uint16), 10)
-        return cls(flat, None)
-
-    @property
-    def wide(self) -> np.dtype:
-        """The type that elements are summed from."""
-        return self.flat.dtype if self.half is None else np.dtype(np.float32)
-
-
 def measure(values: np.ndarray, geometry: Geometry, start: tuple[int, ...]) -> Moments:
     """Return the moments of one block; as `numpy_tiles.measure`, to the last few bits."""
     block = Dense.of(values)
-    memory = _Memory.of(block.flat)
+    memory = Memory.of(block.flat)
     shape = region_shape(geometry, values.shape, start)
     pieces = cut(block, geometry, start)
     if len(pieces) == 1 and _in_order(pieces[0]):
@@ -119,7 +83,7 @@ def _beyond_float64(dtype: np.dtype, result: Moments) -> bool:
     return bool(max(-result.minimum.min(), result.maximum.max()) >= 2.0**53)
 
 
-def _measure_piece(memory: _Memory, piece: Piece) -> Moments:
+def _measure_piece(memory: Memory, piece: Piece) -> Moments:
     """Return flat moments of a piece, in the order of its kept axes in memory."""
     loops = [_Loop(axis.extent, axis.stride, axis.kept) for axis in piece.axes]
     offset = piece.offset
@@ -129,11 +93,11 @@ def _measure_piece(memory: _Memory, piece: Piece) -> Moments:
         elements.flags.writeable = False
         strides = [prod(piece.shape[i + 1 :]) for i in range(len(loops))]
         loops = [replace(loop, stride=s) for loop, s in zip(loops, strides, strict=True)]
-        memory, offset = _Memory(elements, memory.half), 0
+        memory, offset = Memory(elements, memory.half), 0
     return _measure(memory, offset, _merge(loops))
 
 
-def _measure(memory: _Memory, offset: int, loops: list[_Loop]) -> Moments:
+def _measure(memory: Memory, offset: int, loops: list[_Loop]) -> Moments:
     inner = loops[-1]
     if not inner.kept:
         tall = prod(loop.extent for loop in loops[:-1] if not loop.kept)
@@ -148,14 +112,14 @@ def _measure(memory: _Memory, offset: int, loops: list[_Loop]) -> Moments:
     return _columns(memory, offset, loops)
 
 
-def _short_rows(memory: _Memory, offset: int, loops: list[_Loop]) -> Moments:
+def _short_rows(memory: Memory, offset: int, loops: list[_Loop]) -> Moments:
     groups = _groups(loops)
     lanes = _merge([*loops[:-1], replace(loops[-1], kept=True)])
     found = _measure(memory, offset, lanes)
     return reshape(found, (groups, loops[-1].extent)).fold(1)
 
 
-def _few_lanes(memory: _Memory, offset: int, loops: list[_Loop], together: int) -> Moments:
+def _few_lanes(memory: Memory, offset: int, loops: list[_Loop], together: int) -> Moments:
     outer, inner = loops[-2:]
     times, rest = divmod(outer.extent, together)
     many = [
@@ -173,10 +137,10 @@ def _few_lanes(memory: _Memory, offset: int, loops: list[_Loop], together: int) 
     return found
 
 
-def _rows(memory: _Memory, offset: int, loops: list[_Loop]) -> Moments:
+def _rows(memory: Memory, offset: int, loops: list[_Loop]) -> Moments:
     result = Moments.identity((_groups(loops),))
     shape, strides, steps, further = _outer(loops[:-1], _steps(loops), 4)
-    scratch = None if memory.half is None else np.empty(TILE, np.float32)
+    scratch = memory.scratch(TILE)
     pair = np.empty(2, memory.wide)
     for more, group in further:
         rows(
@@ -188,7 +152,7 @@ def _rows(memory: _Memory, offset: int, loops: list[_Loop]) -> Moments:
     return result
 
 
-def _columns(memory: _Memory, offset: int, loops: list[_Loop]) -> Moments:
+def _columns(memory: Memory, offset: int, loops: list[_Loop]) -> Moments:
     """Measure columns; aggregated axes outside of their height are merged one by one."""
     height = max((i for i, loop in enumerate(loops) if not loop.kept), default=None)
     far = [loop for loop in loops[:height] if not loop.kept] if height is not None else []
@@ -197,7 +161,7 @@ def _columns(memory: _Memory, offset: int, loops: list[_Loop]) -> Moments:
     kept = [loop for loop in near if loop.kept]
     acc = np.empty(ACCUMULATORS)
     ext = np.empty(2 * PITCH, memory.wide)
-    scratch = None if memory.half is None else np.empty(HEIGHT * WIDTH, np.float32)
+    scratch = memory.scratch(HEIGHT * WIDTH)
     shape, strides, steps, further = _outer(kept[:-1], _steps(kept), 3)
     places = list(further)
     result = None

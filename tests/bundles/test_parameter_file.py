@@ -16,8 +16,9 @@ from normcli.bundles.parameter_file import (
     VARIANCE_NAMES,
     read_affine,
     read_bias,
-    read_mean_variance,
+    read_mean,
     read_scale,
+    read_variance,
     write_affine,
 )
 from normcli.domain.affine import Affine
@@ -147,25 +148,24 @@ def test_a_single_array_may_have_any_name(file):
 @pytest.mark.parametrize("names", list(zip(MEAN_NAMES, VARIANCE_NAMES, strict=False)))
 def test_mean_and_variance(file, tmp_path, names):
     path = file(**{names[0]: [[1], [2]], names[1]: [3, 4], "num_batches_tracked": 5})
-    mean, variance = read_mean_variance(path, path)
-    assert (mean.tolist(), variance.tolist()) == ([[1], [2]], [[3], [4]])
+    assert read_mean(path).tolist() == [[1], [2]]
+    assert read_variance(path).tolist() == [3, 4]
     np.save(tmp_path / "m.npy", np.float32([7, 8]))
-    mean, variance = read_mean_variance(str(tmp_path / "m.npy"), path)
-    assert (mean.tolist(), variance.tolist()) == ([7, 8], [3, 4])
+    assert read_mean(str(tmp_path / "m.npy")).tolist() == [7, 8]
+    assert read_variance(str(tmp_path / "m.npy")).tolist() == [7, 8]
 
 
-def test_mean_and_variance_that_do_not_fit(file, tmp_path):
-    path = file(mean=[1, 2, 3], var=[1, 2])
-    with pytest.raises(InputError, match=r"shape \(3,\).*\(2,\)"):
-        read_mean_variance(path, path)
+def test_means_and_variances_that_are_refused(file):
     path = file(mean=[[1, 2], [3, 4]], var=[[1, -2], [-1e-9, 0]])
     with pytest.raises(DataPolicyError, match=r"2 negative values among 4.*-2\.0 at index \(0, 1"):
-        read_mean_variance(path, path)
+        read_variance(path)
     path = file(mean=[1], moving_mean=[1], var=[1])
     with pytest.raises(InputError, match="several arrays that could be the mean") as caught:
-        read_mean_variance(path, path)
+        read_mean(path)
     assert caught.value.hint == f"Pick one: {path}#mean"
-    assert read_mean_variance(path + "#mean", path)[0].tolist() == [1]
+    assert read_mean(path + "#mean").tolist() == [1]
+    with pytest.raises(InputError, match="holds no variance"):
+        read_variance(file(mean=[1], std=[2]))
 
 
 @pytest.mark.parametrize("read", [read_affine, read_scale])

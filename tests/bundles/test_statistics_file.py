@@ -17,7 +17,9 @@ from normcli.bundles.statistics_file import (
     ARRAY_NAMES,
     MOMENT_NAMES,
     read_statistics,
+    read_statistics_header,
     statistics_bundle,
+    statistics_document,
     statistics_from_bundle,
     write_statistics,
 )
@@ -175,6 +177,26 @@ def test_the_variance_is_derived_and_not_read(tmp_path):
     require_same(statistics_from_bundle(bundle, "s"), stats)
     del bundle.arrays["variance"]
     require_same(statistics_from_bundle(bundle, "s"), stats)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_header_alone(tmp_path, suffix):
+    path = str(tmp_path / f"s{suffix}")
+    stats = statistics_of(spec_of({"mode": "batch"}), moving=0.9)
+    write_statistics(path, stats)
+    header = read_statistics_header(path)
+    assert (header.spec, header.source) == (stats.spec, stats.source)
+    assert header.moments is None
+    assert same_bits(header.affine.scale, stats.affine.scale)
+    write_bundle(path, Bundle({"scale": np.ones(2)}), overwrite=True)
+    assert read_statistics_header(path) is None
+
+
+def test_the_document_is_what_json_holds(tmp_path):
+    path = tmp_path / "s.json"
+    stats = statistics_of(spec_of({"mode": "group", "groups": 2}), moving="cumulative")
+    write_statistics(str(path), stats)
+    assert json.loads(path.read_text()) == json.loads(json.dumps(statistics_document(stats)))
 
 
 def test_an_update_at_full_precision(tmp_path):
