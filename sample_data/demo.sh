@@ -1,7 +1,8 @@
 #!/bin/sh
 # The main job on the arrays of this folder: look, fit, apply, undo. Run by `make demo`.
 set -eu
-out=${1:-demo-output}
+mkdir -p "${1:-demo-output}"
+out=$(cd "${1:-demo-output}" && pwd)
 rm -rf "$out"
 mkdir -p "$out"
 cd "$(dirname "$0")/.."

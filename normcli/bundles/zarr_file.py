@@ -38,24 +38,30 @@ def read(path: str, choose: Choose = everything) -> Bundle:
     """
     require_folder(path)
     with reading(path, "a Zarr group"), warnings.catch_warnings():
-        # What zarr only warns of is an array that is not found, which the reader will miss.
+        # zarr warns of files that are none of its own, such as .DS_Store.
         warnings.simplefilter("ignore")
         import zarr
 
-        stored = _inspect(path)
+        stored, documented = _inspect(path)
+        allowance = Allowance(path, stored)
         store = zarr.storage.LocalStore(path, read_only=True)
+        if "" in documented:
+            array = zarr.open_array(store, mode="r")
+            return Bundle({n: _load(array, n, path, allowance, False) for n in choose(("",))})
         try:
-            root = zarr.open(store, mode="r")
+            # Consolidated metadata may be stale.
+            root = zarr.open_group(store, mode="r", use_consolidated=False)
         except FileNotFoundError as error:
             raise InputError(f"{path} holds no Zarr group (no zarr.json, no .zgroup).") from error
-        allowance = Allowance(path, stored)
-        if isinstance(root, zarr.Array):
-            return Bundle({n: _load(root, n, path, allowance, False) for n in choose(("",))})
         members = dict(root.members(max_depth=None))
+        names = tuple(name for name, item in members.items() if isinstance(item, zarr.Array))
+        # zarr passes over an array whose document it does not understand, as if it were not there.
+        lost = sorted(documented - set(names))
+        if lost:
+            raise InputError(f"{path}: the metadata of {lost[0]!r} describe no array.")
         attrs = root.attrs.asdict().get(ATTRIBUTES, {})
         if not isinstance(attrs, dict):
             raise InputError(f"{path}: the attributes {ATTRIBUTES!r} are no JSON object.")
-        names = tuple(n for n, item in members.items() if isinstance(item, zarr.Array))
         ours = ATTRIBUTES in root.attrs
         arrays = {n: _load(members[n], n, path, allowance, ours) for n in choose(names)}
         return Bundle(arrays, attrs)
@@ -116,9 +122,18 @@ def _load(item: Any, name: str, path: str, allowance: Allowance, ours: bool) -> 
     return from_storage(values.view(RAW_BFLOAT16) if half else values, where)
 
 
-def _inspect(path: str) -> int:
-    """Check every file of the store before zarr opens it; return the bytes they take."""
+def _inspect(path: str) -> tuple[int, set[str]]:
+    """Check every file of the store before zarr opens it.
+
+    Returns
+    -------
+    int
+        Bytes that they take.
+    set of str
+        Names of the arrays by their documents; the empty name where the store is one array.
+    """
     total = 0
+    arrays = set()
     for folder, folders, files in os.walk(path):
         for entry in (*folders, *files):
             full = Path(folder, entry)
@@ -132,12 +147,14 @@ def _inspect(path: str) -> int:
             if not full.is_file():
                 raise InputError(f"{full} is not a regular file.")
             total += full.stat().st_size
-            if file in ("zarr.json", ".zarray"):
-                _inspect_document(full)
-    return total
+            if file in ("zarr.json", ".zarray") and _describes_array(full):
+                name = Path(folder).relative_to(path).as_posix()
+                arrays.add("" if name == "." else name)
+    return total, arrays
 
 
-def _inspect_document(file: Path) -> None:
+def _describes_array(file: Path) -> bool:
+    """Check a document of metadata; return whether it is that of an array."""
     if file.stat().st_size > _MAX_DOCUMENT:
         raise InputError(f"{file} has {file.stat().st_size:,} bytes, too many for metadata.")
     try:
@@ -146,11 +163,16 @@ def _inspect_document(file: Path) -> None:
         raise InputError(f"{file} is not valid JSON: {one_line(error)}.") from error
     if not isinstance(document, dict):
         raise InputError(f"{file} holds no JSON object.")
+    version = 3 if file.name == "zarr.json" else 2
+    kind = "array" if version == 2 else document.get("node_type")
+    if document.get("zarr_format") != version or kind not in ("group", "array"):
+        raise InputError(f"{file} describes neither a Zarr group nor an array.")
     for codec in _codecs(document):
         if codec.endswith("pickle"):
             raise pickle_error(str(file))
         if codec.removeprefix("numcodecs.") not in _CODECS:
             raise InputError(f"{file} asks for the codec {codec!r}, which normcli does not use.")
+    return kind == "array"
 
 
 def _codecs(document: dict[str, Any]) -> list[str]:

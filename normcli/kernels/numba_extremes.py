@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import types
 from numba.extending import overload
 
 from normcli.kernels.numba_jit import LANES, jit
@@ -25,7 +24,7 @@ def extremes(tile: Any, finite: bool, pair: Any) -> Any:
     Parameters
     ----------
     tile : ndarray
-        Integers, float32 or float64.
+        float32 or float64.
     finite : bool
         Whether all elements are known to be finite.
     pair : ndarray
@@ -36,41 +35,25 @@ def extremes(tile: Any, finite: bool, pair: Any) -> Any:
 
 @overload(extremes)
 def _extremes(tile: Any, finite: Any, pair: Any) -> Callable[..., Any]:
-    if isinstance(tile.dtype, types.Float):
-        width = tile.dtype.bitwidth // 8
-        integer = np.int32 if width == 4 else np.int64
-        infinity = _INFINITY[width]
-        top = 8 * width - 1
-        mask = (1 << top) - 1
+    width = tile.dtype.bitwidth // 8
+    integer = np.int32 if width == 4 else np.int64
+    infinity = _INFINITY[width]
+    top = 8 * width - 1
+    mask = (1 << top) - 1
 
-        def of_floats(tile: Any, finite: Any, pair: Any) -> Any:
-            bits = tile.view(integer)
-            if finite:
-                low, high = _keys(bits)
-            else:
-                low, high = _finite_keys(bits, infinity)
-            pair_bits = pair.view(integer)
-            # Turned back: the same operation.
-            pair_bits[0] = low ^ ((low >> top) & mask)
-            pair_bits[1] = high ^ ((high >> top) & mask)
-            return np.float64(pair[0]), np.float64(pair[1])
+    def by_bits(tile: Any, finite: Any, pair: Any) -> Any:
+        bits = tile.view(integer)
+        if finite:
+            low, high = _keys(bits)
+        else:
+            low, high = _finite_keys(bits, infinity)
+        pair_bits = pair.view(integer)
+        # Turned back: the same operation.
+        pair_bits[0] = low ^ ((low >> top) & mask)
+        pair_bits[1] = high ^ ((high >> top) & mask)
+        return np.float64(pair[0]), np.float64(pair[1])
 
-        return of_floats
-
-    def of_integers(tile: Any, finite: Any, pair: Any) -> Any:
-        return _integers(tile)
-
-    return of_integers
-
-
-@jit(LANES)
-def _integers(tile: Any) -> Any:
-    low = tile[0]
-    high = tile[0]
-    for i in range(tile.size):
-        low = min(low, tile[i])
-        high = max(high, tile[i])
-    return np.float64(low), np.float64(high)
+    return by_bits
 
 
 @jit(LANES)

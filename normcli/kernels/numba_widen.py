@@ -1,4 +1,7 @@
-"""float16 and bfloat16 as float32, by their bits: numba has no arithmetic for them."""
+"""Integers and 16-bit floats as float32 or float64, a tile at a time.
+
+float16 and bfloat16 are converted by their bits: numba has no arithmetic for them.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ def load(flat: Any, start: int, stop: int, mantissa: Any, scratch: Any) -> Any:
     Parameters
     ----------
     flat : ndarray
-        The block; uint16 where `scratch` is not None.
+        The block; uint16 where `mantissa` is not None.
     start, stop : int
         The elements.
     mantissa : {10, 7} or None
         Bits of the mantissa: 10 for float16, 7 for bfloat16.
-    scratch : ndarray of float32, or None
+    scratch : ndarray of float32 or float64, or None
         Receives the elements.
     """
     raise NotImplementedError("only for compiled code")
@@ -38,12 +41,27 @@ def _load(flat: Any, start: Any, stop: Any, mantissa: Any, scratch: Any) -> Call
 
         return view
 
+    if isinstance(mantissa, types.NoneType):
+
+        def converted(flat: Any, start: Any, stop: Any, mantissa: Any, scratch: Any) -> Any:
+            out = scratch[: stop - start]
+            _convert(flat[start:stop], out)
+            return out
+
+        return converted
+
     def wide(flat: Any, start: Any, stop: Any, mantissa: Any, scratch: Any) -> Any:
         out = scratch[: stop - start]
         _widen(flat[start:stop], mantissa, out)
         return out
 
     return wide
+
+
+@jit(LANES)
+def _convert(integers: Any, out: Any) -> None:
+    for i in range(integers.size):
+        out[i] = integers[i]
 
 
 @jit(LANES)

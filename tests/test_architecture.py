@@ -1,0 +1,213 @@
+"""The floors of the house, read from the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from fnmatch import fnmatch
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import normcli
+
+ROOT = Path(normcli.__file__).parent
+
+# Which rooms of normcli each room may use; a room may always use itself.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "publishing": {"errors"},
+    "domain": {"errors"},
+    "kernels": {"errors", "domain"},
+    "planning": {"errors", "domain"},
+    "arrays": {"errors", "domain", "publishing"},
+    "bundles": {"errors", "domain", "publishing"},
+    "engine": {"errors", "domain", "kernels", "planning", "arrays", "bundles"},
+    "api": {
+        "errors",
+        "domain",
+        "kernels",
+        "planning",
+        "arrays",
+        "bundles",
+        "engine",
+        "publishing",
+        "",
+    },
+    "cli": {"errors", "domain", "planning", "engine", "api", ""},
+    # The package itself only hands out what the api defines.
+    "": {"api"},
+}
+
+# Where each foreign library lives; everything else is the standard library or numpy.
+PLACES: dict[str, tuple[str, ...]] = {
+    "numpy": ("*",),
+    "click": ("cli/*",),
+    "rich": ("cli/*",),
+    "dask": ("engine/schedulers.py",),
+    "distributed": ("engine/schedulers.py",),
+    "psutil": ("engine/resources.py",),
+    "h5py": ("arrays/hdf5*.py", "bundles/hdf5_file.py"),
+    "zarr": ("arrays/zarr*.py", "bundles/zarr_file.py"),
+    "numcodecs": ("arrays/zarr*.py", "bundles/zarr_file.py"),
+    "numba": ("kernels/numba_*.py", "kernels/select.py"),
+    "llvmlite": ("kernels/numba_*.py",),
+    "safetensors": ("bundles/safetensors_file.py",),
+    "ml_dtypes": ("domain/dtypes.py", "bundles/element_types.py"),
+}
+
+# Modules that may import these at the top, because they are themselves imported when needed.
+HEAVY = {"dask", "distributed", "psutil", "rich", "safetensors", "ml_dtypes"}
+
+
+def _sources() -> dict[str, ast.Module]:
+    return {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(), str(path))
+        for path in sorted(ROOT.rglob("*.py"))
+    }
+
+
+SOURCES = _sources()
+
+
+def _module(file: str) -> str:
+    parts = ["normcli", *file.removesuffix(".py").split("/")]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_module(file): file for file in SOURCES}
+
+
+def _room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def _type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in (
+        "TYPE_CHECKING",
+        "typing.TYPE_CHECKING",
+    )
+
+
+def _imports(file: str, *, top_only: bool = False, typing_too: bool = True) -> set[str]:
+    """Return the full names that a file imports: modules, not what is taken from them."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} line {node.lineno}: a relative import"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else node.module)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and top_only:
+            return
+        elif _type_checking(node) and not typing_too:
+            return
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(SOURCES[file])
+    return found
+
+
+def _foreign(file: str, **how: bool) -> set[str]:
+    tops = {name.split(".")[0] for name in _imports(file, **how)}
+    return tops - {"normcli"} - set(sys.stdlib_module_names)
+
+
+def test_the_reader_of_imports_reads():
+    assert "dask" in _foreign("engine/schedulers.py")
+    assert "dask" not in _foreign("engine/schedulers.py", top_only=True)
+    assert "normcli.domain.moments" in _imports("engine/merge_tree.py")
+    assert len(SOURCES) > 50
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_each_room_uses_only_the_floors_below(file):
+    room = _room(_module(file))
+    assert room in ALLOWED, f"{file} is in no known room: say here what it may use"
+    used = {_room(name) for name in _imports(file) if name.split(".")[0] == "normcli"}
+    assert used - {room} <= ALLOWED[room], f"{file} reaches where it must not"
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_foreign_libraries_live_in_named_places(file):
+    for library in _foreign(file):
+        assert library in PLACES, f"{file} imports {library}, which has no place yet"
+        assert any(fnmatch(file, place) for place in PLACES[library]), f"{library} in {file}"
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_heavy_libraries_are_imported_when_needed(file):
+    assert not _foreign(file, top_only=True, typing_too=False) & HEAVY
+
+
+def test_storage_and_kernels_are_imported_when_needed():
+    for file in ("arrays/opening.py", "bundles/formats.py", "kernels/select.py"):
+        assert _foreign(file, top_only=True) <= {"numpy"}
+
+
+def test_no_import_cycles():
+    graph = {
+        name: {other for other in _imports(file, top_only=True, typing_too=False)}
+        & set(MODULES) - {name}
+        for name, file in MODULES.items()
+    }
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
+    assert set(order) == set(MODULES)
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_names_and_sizes_of_files(file):
+    path = Path(file)
+    vague = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
+    assert not vague & {path.stem, *path.parent.parts}
+    assert not any(path.stem.endswith(f"_{word}") for word in vague)
+    lines = (ROOT / file).read_text().count("\n")
+    assert lines <= 400, f"{file} has {lines} lines; about 300 are meant"
+
+
+def test_all_errors_have_their_documented_exit_code():
+    tree = SOURCES["errors.py"]
+    drawn = ast.get_docstring(tree) or ""
+    from normcli import errors
+
+    kinds = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert len(kinds) >= 8
+    for kind in kinds:
+        code = getattr(errors, kind).exit_code
+        line = next(line for line in drawn.splitlines() if kind in line.split())
+        assert str(code) in line.split(), f"{kind} exits with {code}: {line}"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["fit", "--help"], ["apply", "-h"]]
+)
+def test_help_and_version_import_nothing_heavy(arguments):
+    code = (
+        "import json, sys\n"
+        "from normcli.cli.main import main\n"
+        "try:\n"
+        f"    main({arguments!r}, prog_name='normcli')\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "print('MODULES', json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    screen, _, listed = done.stdout.rpartition("MODULES ")
+    loaded = set(json.loads(listed))
+    assert "normcli" in screen
+    assert not loaded & {"numpy", "zarr", "dask", "rich", "h5py", "numba", "distributed", "psutil"}
+    assert "click" in loaded
