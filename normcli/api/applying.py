@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from normcli.api.fitting import require_policy, warn_of
+from normcli.api.fitting import warn_of
 from normcli.api.options import ApplyOptions, RunOptions
 from normcli.api.parameters import (
     Known,
@@ -55,6 +55,7 @@ from normcli.errors import DataPolicyError, UsageError
 from normcli.kernels.select import choose
 from normcli.planning.plan import Plan
 from normcli.planning.planner import GROUPS_IN_MEMORY, plan_apply
+from normcli.publishing import Draft
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,12 @@ class _Apply:
             counts = tally(held.moments, self.spec, self.described.dtype)
             warn_of(counts, self.spec, self.observer)
             self._write_sidecar(statistics)
-        self.sink.publish()
+        try:
+            self.sink.publish()
+        except BaseException:
+            # A sidecar without its output would speak of what is not there.
+            self._withdraw_sidecar()
+            raise
         return written, counts
 
     def _run_by_block(self, runner: Runner, stack: ExitStack) -> tuple[Moments, Tally]:
@@ -281,22 +287,28 @@ class _Apply:
             place = os.path.join(folder, "stats.zarr")
         work = runner.plan.passes[0]
         with StoredSidecar(
-            place, self.geometry, work, self.spec, self.described.dtype, self.overwrite
+            place,
+            self.geometry,
+            work,
+            self.spec,
+            self.described.dtype,
+            self.source.name,
+            self.overwrite,
+            self.affine,
         ) as sidecar:
             if runner.plan.fused:
                 written = self._apply(runner, None, sidecar.moments)
             else:
                 self._measure(runner, sidecar.moments)
             counts = sidecar.moments.tally
-            require_policy(counts, self.spec, self.source.name)
             warn_of(counts, self.spec, self.observer)
-            sidecar.publish(self.described, provenance(), self.affine)
+            sidecar.publish(self.described, provenance())
         if not runner.plan.fused:
             stored = StoredTables(stored_arrays(place), self.spec, self.described.dtype)
             try:
                 written = self._apply(runner, stored, None)
             except BaseException:
-                shutil.rmtree(place, ignore_errors=True)
+                self._withdraw_sidecar()
                 raise
         return written, counts
 
@@ -345,6 +357,10 @@ class _Apply:
                 statistics, spec=self.spec, affine=self.affine, provenance=provenance()
             )
             write_statistics(self.sidecar, complete, self.overwrite)
+
+    def _withdraw_sidecar(self) -> None:
+        if self.sidecar is not None:
+            Draft(Path(self.sidecar), Path(self.sidecar)).discard()
 
     def report(self, plan: Plan, written: Moments, counts: Tally, seconds: float) -> Report:
         """Return what was done."""

@@ -208,10 +208,15 @@ class _Fit:
         assert self.output is not None
         work = runner.plan.passes[0]
         with StoredSidecar(
-            self.output, self.geometry, work, self.spec, source.dtype, self.overwrite
+            self.output,
+            self.geometry,
+            work,
+            self.spec,
+            source.dtype,
+            self.source.name,
+            self.overwrite,
         ) as sidecar:
             runner.measure(work, job, sidecar.moments)
-            require_policy(sidecar.moments.tally, self.spec, self.source.name)
             sidecar.publish(source, provenance())
         warn_of(sidecar.moments.tally, self.spec, self.observer)
         return sidecar.moments.tally
@@ -273,15 +278,6 @@ def require_same(earlier: Statistics, spec: NormSpec, geometry: Geometry, path: 
         raise InputError(
             f"{path} holds statistics of shape {earlier.shape}, but this input has "
             f"{geometry.statistics_shape}."
-        )
-
-
-def require_policy(counts: Tally, spec: NormSpec, where: str) -> None:
-    """Refuse non-finite values under ``--nonfinite error``."""
-    if spec.nonfinite == "error" and counts.nonfinite:
-        raise DataPolicyError(
-            f"{where} holds {counts.nonfinite} NaN or infinite values.",
-            "--nonfinite omit leaves them out of the statistics.",
         )
 
 

@@ -83,7 +83,7 @@ def fitted_spec(options: NormOptions, spec: NormSpec) -> NormSpec:
             )
     layout = spec.layout
     if options.layout is not None:
-        given_layout = parse_layout(options.layout, len(options.layout), None)
+        given_layout = parse_layout(options.layout, layout.ndim)
         if given_layout.letters != layout.letters:
             raise UsageError(
                 f"--layout {options.layout} contradicts the statistics, which were fitted with "

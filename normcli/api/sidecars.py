@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from normcli.arrays.opening import make_sink
 from normcli.bundles.statistics_file import statistics_attrs
+from normcli.domain.affine import Affine
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.geometry import Geometry
+from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription
@@ -85,8 +88,12 @@ class StoredSidecar:
         What is measured.
     dtype : numpy.dtype
         Type of the data.
+    where : str
+        Name of the input, for messages.
     overwrite : bool
         Whether an existing sidecar may be replaced.
+    affine : Affine
+        Scale and bias that are applied with the statistics, which are written whole.
     """
 
     def __init__(
@@ -96,7 +103,9 @@ class StoredSidecar:
         work: Pass,
         spec: NormSpec,
         dtype: np.dtype,
+        where: str,
         overwrite: bool,
+        affine: Affine | None = None,
     ) -> None:
         shape = geometry.statistics_shape
         origin = (0,) * len(geometry.shape)
@@ -110,8 +119,16 @@ class StoredSidecar:
             name: ArrayInfo(shape, np.dtype(np.int64 if name in integers else np.float64), chunks)
             for name in names
         }
+        parts = affine or Affine()
+        self._affine = {
+            name: values
+            for name, values in (("scale", parts.scale), ("bias", parts.bias))
+            if values is not None
+        }
+        for name, values in self._affine.items():
+            arrays[name] = ArrayInfo(values.shape, values.dtype, values.shape or None)
         self.sink = make_sink(path, arrays, overwrite)
-        self.moments = StoredMoments(self.sink, spec, dtype)
+        self.moments = StoredMoments(self.sink, spec, dtype, where)
         self.published = False
         self._spec = spec
 
@@ -119,9 +136,18 @@ class StoredSidecar:
         self.sink.create()
         return self
 
-    def publish(self, source: SourceDescription, provenance: dict[str, str]) -> None:
+    def publish(self, source: SourceDescription, provenance: Mapping[str, Any]) -> None:
         """Add what identifies the statistics, and give them their final name."""
-        self.sink.annotate(statistics_attrs(self._spec, source, provenance=provenance))
+        for name, values in self._affine.items():
+            self.sink.write(name, Block(0, (0,) * values.ndim, values.shape), values)
+        attrs = statistics_attrs(
+            self._spec,
+            source,
+            provenance=provenance,
+            has_scale="scale" in self._affine,
+            has_bias="bias" in self._affine,
+        )
+        self.sink.annotate(attrs)
         self.sink.publish()
         self.published = True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,16 +23,7 @@ if TYPE_CHECKING:
 @apply_options
 @run_options
 @screen_options
-def apply_command(
-    inputs: tuple[str, ...],
-    output: str,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    progress: bool | None,
-    debug: bool,
-    **options: Any,
-) -> None:
+def apply_command(inputs: tuple[str, ...], output: str, **options: Any) -> None:
     """Write the normalized INPUT: (x - mean) / sqrt(var + eps) * scale + bias.
 
     With --stats by the statistics of a fit, else by the input's own. Several inputs are written
@@ -47,8 +37,10 @@ def apply_command(
     """
     from normcli.cli.running import run_command
     from normcli.cli.screen import Screen
+    from normcli.cli.streams import require_input_pipe, require_output_pipe
 
-    screen = Screen(quiet, verbose, progress)
+    screen = Screen(options["quiet"], options["verbose"], options["progress"])
+    as_json = options["json"]
 
     def body() -> int:
         from normcli.api.options import ApplyOptions, RunOptions
@@ -64,22 +56,26 @@ def apply_command(
         run: RunOptions = pick(RunOptions, options)
         if as_json and output == "-" and not run.dry_run:
             raise UsageError("--json and -o - both want standard output.", "Leave one out.")
+        require_input_pipe(inputs)
         if len(inputs) == 1 and not _is_folder(output):
+            if not run.dry_run:
+                require_output_pipe(output)
             return _apply_one(inputs[0], output, apply, run, screen, as_json)
         return _apply_several(list(inputs), output, apply, run, screen, as_json)
 
-    run_command(screen, debug, body)
+    run_command(screen, options["debug"], body)
 
 
 def _apply_one(
     name: str, output: str, apply: ApplyOptions, run: RunOptions, screen: Screen, as_json: bool
 ) -> int:
     from normcli.api.applying import apply_array
-    from normcli.cli.screen import plan_rows
+    from normcli.cli.streams import emit_json
+    from normcli.cli.summaries import plan_rows
 
     outcome = apply_array(name, output, apply, run, screen)
     if as_json:
-        click.echo(json.dumps(_document(outcome)))
+        emit_json(_document(outcome))
     elif outcome.report is None:
         screen.table("plan (dry run)", plan_rows(outcome.plan))
     if outcome.report is not None:
@@ -96,57 +92,125 @@ def _apply_several(
     as_json: bool,
 ) -> int:
     """Normalize each input into a folder; one that fails leaves the others."""
+    from contextlib import ExitStack
     from pathlib import Path
+    from tempfile import TemporaryDirectory
 
     from normcli.api.applying import apply_array, output_names
-    from normcli.errors import NormcliError, PartialFailureError, UsageError
+    from normcli.cli.running import os_error_text
+    from normcli.cli.streams import emit_json
+    from normcli.cli.summaries import plan_rows
+    from normcli.errors import NormcliError, OutputError, PartialFailureError, UsageError
 
     if isinstance(apply.stats_out, str):
         raise UsageError(
             "--stats-out names one sidecar, but several inputs have one each.", "Leave it out."
         )
     outputs = output_names(names, folder)
-    if not run.dry_run:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+    _make_folder(folder, run.dry_run)
+    stack = ExitStack()
+    planned = outputs
+    if not Path(folder).exists():
+        # A dry run makes no folder, so it plans for one that goes away again.
+        planned = output_names(names, stack.enter_context(TemporaryDirectory()))
     documents: list[dict[str, Any]] = []
     rows: list[tuple[str, str]] = []
-    failures: list[NormcliError] = []
-    for name, output in zip(names, outputs, strict=True):
+    codes: list[int] = []
+    for name, output, place in zip(names, outputs, planned, strict=True):
         try:
-            outcome = apply_array(name, output, apply, run, screen)
-        except NormcliError as error:
-            failures.append(error)
+            outcome = apply_array(name, place, apply, run, screen)
+        except BrokenPipeError:
+            raise
+        except (NormcliError, OSError) as caught:
+            error = (
+                caught if isinstance(caught, NormcliError) else OutputError(os_error_text(caught))
+            )
+            codes.append(error.exit_code)
             screen.error(f"{name}: {error.message}", error.hint)
-            rows.append((name, f"failed ({error.exit_code}): {error.message}"))
+            rows.append((name, f"failed (exit code {error.exit_code})"))
             documents.append({"input": name, "error": error.message, "code": error.exit_code})
+            continue
+        documents.append({"input": name, "output": output, **_document(outcome)})
+        if outcome.report is None:
+            rows.append((name, f"planned: {output}"))
+            if not as_json:
+                screen.table(f"plan (dry run) for {name}", plan_rows(outcome.plan))
         else:
-            rows.append((name, f"done: {output}" if outcome.report else "planned"))
-            documents.append({"input": name, **_document(outcome)})
-            if outcome.report is not None and screen.verbose:
+            rows.append((name, f"done: {output}"))
+            if screen.verbose:
                 screen.report(outcome.report)
+    stack.close()
     if as_json:
-        click.echo(json.dumps(documents))
+        emit_json(documents)
     if not screen.quiet:
-        screen.table(f"{len(names) - len(failures)} of {len(names)} inputs done", rows)
-    if not failures:
+        verb = "planned" if run.dry_run else "done"
+        screen.table(f"{len(names) - len(codes)} of {len(names)} inputs {verb}", rows)
+    if not codes:
         return 0
-    same = {error.exit_code for error in failures}
-    all_failed = len(failures) == len(names) and len(same) == 1
-    return failures[0].exit_code if all_failed else PartialFailureError.exit_code
+    all_alike = len(codes) == len(names) and len(set(codes)) == 1
+    return codes[0] if all_alike else PartialFailureError.exit_code
+
+
+def _make_folder(folder: str, dry_run: bool) -> None:
+    """Make the folder for several outputs.
+
+    Raises
+    ------
+    UsageError
+        When the name is that of a file, an array or a pipe.
+    OutputError
+        When it cannot be made.
+    """
+    from pathlib import Path
+
+    from normcli.cli.running import os_error_text
+    from normcli.errors import OutputError, UsageError
+
+    path = Path(folder)
+    if folder == "-" or (path.exists() and not path.is_dir()):
+        what = "standard output" if folder == "-" else "a file"
+        raise UsageError(
+            f"{folder} is {what}, but several inputs are written into a folder.", "Give a folder."
+        )
+    if not folder.endswith("/") and not _is_folder(folder) and _is_array_name(folder):
+        raise UsageError(
+            f"{folder} names an array, but several inputs are written into a folder.",
+            f"Give a folder; {folder}/ takes that name for one.",
+        )
+    if dry_run:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder could not be made: {os_error_text(error)}", "Choose another -o."
+        ) from error
 
 
 def _is_folder(output: str) -> bool:
     """Whether an output names a folder for outputs, not an array."""
     from pathlib import Path
 
+    from normcli.arrays.paths import is_zarr_folder
+
     if output == "-":
         return False
     path = Path(output)
-    return output.endswith("/") or (path.is_dir() and path.suffix == "")
+    if not path.is_dir() or is_zarr_folder(path):
+        return output.endswith("/") and not path.exists() and not _is_array_name(output)
+    return output.endswith("/") or not _is_array_name(output)
+
+
+def _is_array_name(output: str) -> bool:
+    from pathlib import Path
+
+    from normcli.arrays.paths import SUFFIXES
+
+    return Path(output).suffix.lower() in SUFFIXES
 
 
 def _document(outcome: ApplyOutcome) -> dict[str, Any]:
-    from normcli.cli.screen import plan_json
+    from normcli.cli.summaries import plan_json
 
     document: dict[str, Any] = {"plan": plan_json(outcome.plan)}
     if outcome.report is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -17,16 +16,7 @@ from normcli.cli.options import fit_options, norm_options, pick, run_options, sc
 @fit_options
 @run_options
 @screen_options
-def fit_command(
-    inputs: tuple[str, ...],
-    output: str | None,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    progress: bool | None,
-    debug: bool,
-    **options: Any,
-) -> None:
+def fit_command(inputs: tuple[str, ...], output: str | None, **options: Any) -> None:
     """Measure INPUTs in one pass and write their statistics.
 
     Several inputs are one dataset, joined along the batch axis in the order given.
@@ -38,9 +28,11 @@ def fit_command(
       cat x.npy | normcli fit - -o stats.json
     """
     from normcli.cli.running import run_command
-    from normcli.cli.screen import Screen, plan_json, plan_rows
+    from normcli.cli.screen import Screen
+    from normcli.cli.streams import emit_json, require_input_pipe
+    from normcli.cli.summaries import plan_json, plan_rows
 
-    screen = Screen(quiet, verbose, progress)
+    screen = Screen(options["quiet"], options["verbose"], options["progress"])
 
     def body() -> int:
         from normcli.api.fitting import fit_arrays
@@ -48,10 +40,15 @@ def fit_command(
         from normcli.errors import UsageError
 
         run = pick(RunOptions, options)
-        if output is None and not run.dry_run and not as_json:
+        if output is None and not run.dry_run and not options["json"]:
             raise UsageError("fit needs an output.", "Give -o STATS.json, or --json.")
+        if output == "-":
+            raise UsageError(
+                "Statistics do not go to standard output by -o.", "Give --json without -o."
+            )
+        require_input_pipe(inputs)
         outcome = fit_arrays(inputs, output, pick(FitOptions, options), run, screen)
-        if as_json:
+        if options["json"]:
             document = {"plan": plan_json(outcome.plan)}
             if outcome.report is not None:
                 document["report"] = dict(outcome.report.as_dict())
@@ -59,11 +56,11 @@ def fit_command(
                 from normcli.bundles.statistics_file import statistics_document
 
                 document["statistics"] = statistics_document(outcome.statistics)
-            click.echo(json.dumps(document))
+            emit_json(document)
         elif outcome.report is None:
             screen.table("plan (dry run)", plan_rows(outcome.plan))
         if outcome.report is not None:
             screen.report(outcome.report)
         return 0
 
-    run_command(screen, debug, body)
+    run_command(screen, options["debug"], body)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from normcli.cli.options import screen_options
 
+if TYPE_CHECKING:
+    from normcli.api.inspecting import Inspection
+
 
 @click.command("inspect", short_help="What is in a container, a sidecar or a parameter file.")
 @click.argument("path")
 @screen_options
-def inspect_command(
-    path: str, as_json: bool, quiet: bool, verbose: bool, progress: bool | None, debug: bool
-) -> None:
+def inspect_command(path: str, **options: Any) -> None:
     """Show what PATH holds: arrays with shape, type, chunks and codecs, or fitted statistics.
 
     \b
@@ -23,22 +25,47 @@ def inspect_command(
       normcli inspect stats.json
     """
     from normcli.cli.running import run_command
-    from normcli.cli.screen import Screen
+    from normcli.cli.screen import Screen, table_text
+    from normcli.cli.streams import emit, emit_json
 
-    screen = Screen(quiet, verbose, progress)
+    screen = Screen(options["quiet"], options["verbose"], options["progress"])
 
     def body() -> int:
         from normcli.api.inspecting import inspect_path
-        from normcli.cli.screen import grid_on_stdout
 
         found = inspect_path(path)
-        if as_json:
-            click.echo(json.dumps(found.as_dict()))
+        if options["json"]:
+            emit_json(found.as_dict())
             return 0
-        if found.facts:
-            grid_on_stdout(("", ""), list(found.facts.items()))
-            click.echo()
-        grid_on_stdout(found.headers, found.rows())
+        parts = []
+        facts = _facts(found)
+        if facts:
+            parts.append(table_text(("", ""), facts))
+        parts.append(table_text(found.headers, _rows(found)))
+        emit("\n\n".join(parts))
         return 0
 
-    run_command(screen, debug, body)
+    run_command(screen, options["debug"], body)
+
+
+def _facts(found: Inspection) -> list[tuple[str, str]]:
+    """Return what is true of the whole: of a single array, its attributes."""
+    attributes = found.details.get("attributes") or {}
+    return [*found.facts.items(), *((str(key), str(value)) for key, value in attributes.items())]
+
+
+def _rows(found: Inspection) -> list[tuple[str, ...]]:
+    """Return the cells of the table, with sizes and shards for people."""
+    from normcli.cli.texts import size
+
+    def cell(header: str, text: str, array: Mapping[str, Any]) -> str:
+        if header in ("size", "stored") and isinstance(array.get(header), int):
+            return size(array[header])
+        if header == "chunks" and array.get("shards"):
+            return f"{text} (shards {', '.join(map(str, array['shards']))})"
+        return text
+
+    return [
+        tuple(cell(header, text, array) for header, text in zip(found.headers, row, strict=True))
+        for row, array in zip(found.rows(), found.arrays, strict=True)
+    ]

@@ -5,12 +5,16 @@ Nothing here imports numpy, zarr or dask, so that ``--help`` and ``--version`` a
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from normcli import __version__
 from normcli.cli.apply import apply_command
 from normcli.cli.fit import fit_command
 from normcli.cli.inspect import inspect_command
+from normcli.cli.streams import open_missing
+from normcli.cli.texts import printable
 
 
 @click.group(
@@ -25,13 +29,15 @@ def main() -> None:
       normcli apply   INPUT... -o OUTPUT    write (x - mean) / sqrt(var + eps) * scale + bias
       normcli inspect PATH                  what is in a container or a statistics file
 
-    Arrays are .npy, .h5 and .zarr; file.h5/group/x names an array inside a container, and - is
-    NPY on standard input or output. Progress and messages go to standard error.
+    Arrays are .npy, .npz, .h5 and .zarr; file.h5/group/x names an array inside a container, and
+    - is NPY on standard input or output. Progress and messages go to standard error.
+
+    Each option can be set by a variable: NORMCLI_FIT_MEMORY=2GiB is fit --memory 2GiB.
 
     \b
-    Exit codes: 0 done; 1 a bug; 2 usage; 3 an input is unreadable or does not fit; 4 refused for
-    safety; 5 the output failed; 6 try again; 7 the data break a policy; 8 some of several inputs
-    failed; 130, 143, 129 after a signal; 141 closed pipe.
+    Exit codes: 0 done; 1 a bug; 2 usage; 3 an input is unreadable or does not fit;
+    4 refused for safety; 5 the output failed; 6 try again; 7 the data break a policy;
+    8 some of several inputs failed; 130, 143, 129 after a signal; 141 closed pipe.
     """
 
 
@@ -42,4 +48,29 @@ main.add_command(inspect_command)
 
 def entry() -> None:
     """Run the command line; the console script ``normcli``."""
-    main(prog_name="normcli")
+    open_missing()
+    stdout = sys.stdout
+    try:
+        code = main(prog_name="normcli", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        code = _refuse(error)
+    except SystemExit as left:
+        # click leaves with 1, and standard output wrapped, when nobody reads its help.
+        code = left.code if sys.stdout is stdout else 141
+    except click.Abort:
+        # Ctrl-C before the command itself could listen.
+        click.echo("normcli: error: stopped by SIGINT; nothing was left behind.", err=True)
+        code = 130
+    sys.exit(code)
+
+
+def _refuse(error: click.ClickException) -> int:
+    """Tell of a mistake in the command line as of any other error: one line and a hint."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "normcli"
+    click.echo(f"normcli: error: {printable(error.format_message())}", err=True)
+    click.echo(f"Hint: '{path} -h' tells what it takes.", err=True)
+    return error.exit_code

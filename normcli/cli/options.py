@@ -77,7 +77,9 @@ _NORM = (
         type=click.Choice(["inside", "outside", "floor"]),
         help="sqrt(var+E); sqrt(var)+E; max(sqrt(var),E).  [default: inside]",
     ),
-    click.option("--ddof", type=click.IntRange(0, 1), help="Divide by n - ddof.  [default: 0]"),
+    click.option(
+        "--ddof", type=click.IntRange(0, 1), metavar="0|1", help="Divide by n - ddof.  [default: 0]"
+    ),
     click.option(
         "--convention",
         type=click.Choice(["wolfram", "keras", "matlab", "torch", "onnx"]),
@@ -160,11 +162,13 @@ _RUN = (
 )
 
 _SCREEN = (
-    click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout."),
+    click.option("--json", is_flag=True, help="Machine-readable output on stdout."),
     click.option("-q", "--quiet", is_flag=True, help="Only errors."),
     click.option("-v", "--verbose", is_flag=True, help="Tell more."),
     click.option(
-        "--progress/--no-progress", default=None, help="A live bar.  [default: on a terminal]"
+        "--progress/--no-progress",
+        default=None,
+        help="A live bar on a terminal, lines in a log.  [default: on, seldom in a log]",
     ),
     click.option("--debug", is_flag=True, help="Show tracebacks."),
 )

@@ -7,11 +7,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from normcli.cli.screen import Screen, plain_error
+from normcli.cli.screen import Screen
+from normcli.cli.streams import STOPPING
 from normcli.errors import NormcliError, OutputError
 
 CLOSED_PIPE = 141
@@ -40,11 +41,12 @@ def run_command(screen: Screen, debug: bool, body: Callable[[], int]) -> NoRetur
     try:
         with _signals():
             code = body()
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BaseException as error:
         code = _told(screen, debug, error)
-    if code == CLOSED_PIPE:
-        # The interpreter would try to flush the closed pipe again, and complain.
+    if code in (CLOSED_PIPE, OutputError.exit_code):
+        # The interpreter would try to flush the lost output again, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)
 
@@ -53,39 +55,57 @@ def _told(screen: Screen, debug: bool, error: BaseException) -> int:
     if isinstance(error, SystemExit):
         raise error
     if debug:
-        traceback.print_exception(error)
+        with suppress(OSError):
+            traceback.print_exception(error)
     if isinstance(error, Stopped | KeyboardInterrupt):
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
-        screen.error(f"stopped by {signal.Signals(number).name}; nothing was left behind.")
+        screen.error(
+            f"stopped by {signal.Signals(number).name}; nothing was left behind.",
+            "The same command starts again.",
+        )
         return 128 + number
     if isinstance(error, BrokenPipeError):
         return CLOSED_PIPE
-    try:
-        if isinstance(error, NormcliError):
-            screen.error(error.message, error.hint)
-            return error.exit_code
-        if isinstance(error, OSError):
-            where = f"{error.filename}: " if error.filename else ""
-            screen.error(f"{where}{error.strerror or error}.")
-            return OutputError.exit_code
-        if isinstance(error, MemoryError):
-            screen.error("memory ran out.", "Give less with --memory, or fewer workers with -j.")
-            return OutputError.exit_code
-        screen.error(
-            f"{type(error).__name__}: {error}", "This is a bug; please report it with --debug."
-        )
-    except OSError:
-        plain_error(str(error))
+    if isinstance(error, NormcliError):
+        screen.error(error.message, error.hint)
+        return error.exit_code
+    if isinstance(error, OSError):
+        screen.error(os_error_text(error), "Check the storage, then try again.")
+        return OutputError.exit_code
+    if isinstance(error, MemoryError):
+        screen.error("memory ran out.", "Give less with --memory, or fewer workers with -j.")
+        return OutputError.exit_code
+    screen.error(
+        f"{type(error).__name__}: {error}",
+        "This is a bug; please report it, with what --debug prints.",
+    )
     return 1
+
+
+def os_error_text(error: OSError) -> str:
+    """Return what the operating system said, and of which file."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}."
 
 
 @contextmanager
 def _signals() -> Iterator[None]:
+    """Turn signals into `Stopped`, except where they are ignored, as SIGHUP under nohup.
+
+    The first one lets running blocks end and takes drafts away; a second one ends at once.
+    """
+
     def stop(number: int, frame: FrameType | None) -> None:
+        if STOPPING.is_set():
+            os._exit(128 + number)
+        STOPPING.set()
         raise Stopped(number)
 
-    caught = [s for s in (signal.SIGTERM, getattr(signal, "SIGHUP", None)) if s is not None]
-    before: dict[Any, Any] = {number: signal.signal(number, stop) for number in caught}
+    STOPPING.clear()
+    before: dict[Any, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)):
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, stop)
     try:
         yield
     finally:

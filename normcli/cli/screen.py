@@ -2,49 +2,54 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from normcli.cli.summaries import VERBS, plan_rows, report_rows
+from normcli.cli.texts import duration, printable, size
 from normcli.engine.events import Observer, Progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from normcli.engine.report import Report
     from normcli.planning.plan import Pass, Plan
 
-# In a log, a line of progress this often.
+# In a log, a line of progress this often; and this often where --progress asks for it.
 LOG_SECONDS = 10.0
+EAGER_LOG_SECONDS = 1.0
 
-_VERBS = {"measure": "measuring", "apply": "normalizing", "fused": "measuring and normalizing"}
+# A log has no width: lines stay whole.
+_LOG_WIDTH = 10_000
+_NARROWEST = 60
 
 
 class Screen(Observer):
-    """Tells of a run on standard error.
+    """Tells of a run on standard error; where that is lost, the run goes on untold.
 
     Parameters
     ----------
     quiet, verbose : bool
         Only errors; or more than usual.
     progress : bool or None
-        Whether to draw a live bar; None draws one on a terminal.
+        Whether to tell of progress: by a live bar on a terminal, by lines in a log. None does so
+        too, but seldom in a log.
     """
 
     def __init__(
         self, quiet: bool = False, verbose: bool = False, progress: bool | None = None
     ) -> None:
-        from rich.console import Console
-
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        if not self.console.is_terminal:
-            # A log has no width; tables keep their lines whole.
-            self.console = Console(
-                stderr=True, highlight=False, markup=False, emoji=False, width=160
-            )
+        self.console = _console(sys.stderr)
         self.quiet = quiet
         self.verbose = verbose
-        terminal = self.console.is_terminal and not self.console.is_dumb_terminal
-        self.live = (terminal if progress is None else progress) and not quiet
+        self.terminal = _is_terminal(sys.stderr)
+        self.told = progress is not False and not quiet
+        self.live = self.told and self.terminal and not self.console.is_dumb_terminal
+        self._log_seconds = EAGER_LOG_SECONDS if progress else LOG_SECONDS
         self._bar: Any = None
         self._task: Any = None
         self._pass: Pass | None = None
@@ -65,6 +70,7 @@ class Screen(Observer):
 
     def error(self, message: str, hint: str | None = None) -> None:
         """Say why a command failed, in one line and a hint."""
+        self._stop()
         self._say(f"normcli: error: {message}", "bold red")
         if hint:
             self._say(f"Hint: {hint}")
@@ -78,44 +84,38 @@ class Screen(Observer):
         """Begin a bar, or a line in a log."""
         self._pass, self._read = work, 0
         self._begin = self._spoken = time.monotonic()
-        self._title = _VERBS[work.kind] + (f" (pass {position} of {total})" if total > 1 else "")
+        self._title = VERBS[work.kind] + (f" (pass {position} of {total})" if total > 1 else "")
         if self.live:
-            from rich.progress import (
-                BarColumn,
-                DownloadColumn,
-                TaskProgressColumn,
-                TextColumn,
-                TimeRemainingColumn,
-                TransferSpeedColumn,
-            )
+            from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
                 TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                DownloadColumn(binary_units=True),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
+                BarColumn(bar_width=30),
+                TextColumn("{task.fields[state]}"),
                 console=self.console,
                 transient=True,
+                redirect_stdout=False,
+            )
+            self._task = self._bar.add_task(
+                self._title, total=max(work.bytes_read, 1), state=self._state()
             )
             self._bar.start()
-            self._task = self._bar.add_task(self._title, total=work.bytes_read)
 
     def advanced(self, progress: Progress) -> None:
         """Move the bar, or speak now and then."""
         self._read += progress.bytes_read
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._read)
-        elif not self.quiet and time.monotonic() - self._spoken >= LOG_SECONDS:
+            self._bar.update(self._task, completed=self._read, state=self._state())
+        elif self.told and time.monotonic() - self._spoken >= self._log_seconds:
             self._spoken = time.monotonic()
             self._say(f"normcli: {self._title}: {self._state()}")
 
     def finished(self, seconds: float) -> None:
         """End the bar; leave one line."""
+        had_bar = self._bar is not None
         self._stop()
-        if not self.quiet and (self.verbose or not self.console.is_terminal):
+        if self.told and (self.verbose or not had_bar):
             self._say(f"normcli: {self._title}: {self._state()}")
 
     def failed(self) -> None:
@@ -133,15 +133,29 @@ class Screen(Observer):
         from rich.text import Text
 
         grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(style="dim", overflow="fold")
         grid.add_column(overflow="fold")
         for name, value in rows:
-            grid.add_row(f"  {name}", Text(printable(value)))
+            grid.add_row(Text(f"  {printable(name)}"), Text(printable(value)))
         self._say(f"normcli: {title}", "bold")
-        _print(self.console, grid)
+        for line in _lines(self.console, grid):
+            self._write(line)
 
     def _say(self, text: str, style: str | None = None) -> None:
-        self.console.print(printable(text), style=style, soft_wrap=True)
+        self._write(printable(text), style)
+
+    def _write(self, content: Any, style: str | None = None) -> None:
+        try:
+            self.console.print(content, style=style, soft_wrap=True)
+        except (OSError, ValueError):
+            self._lose()
+
+    def _lose(self) -> None:
+        """Go on without standard error: its reader is gone, or its disk is full."""
+        self.quiet, self.told, self.live = True, False, False
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
 
     def _state(self) -> str:
         assert self._pass is not None
@@ -154,145 +168,79 @@ class Screen(Observer):
         return f"{text}, {duration(seconds)}"
 
     def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            try:
+                bar.stop()
+            except (OSError, ValueError):
+                self._lose()
 
 
-def grid_on_stdout(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on standard output, for commands whose result is a table."""
+def table_text(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table for standard output, for commands whose result is a table.
+
+    Parameters
+    ----------
+    headers : sequence of str
+        Names of the columns; empty ones leave the line of names out.
+    rows : iterable of sequence of str
+        Cells.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, emoji=False, width=200)
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    model = _console(sys.stdout)
+    console = Console(
+        file=io.StringIO(),
+        width=model.width,
+        force_terminal=model.is_terminal,
+        color_system=model.color_system,  # type: ignore[arg-type]
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headers))
     for header in headers:
         table.add_column(header, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    _print(console, table)
+    for line in _lines(console, table):
+        console.print(line, soft_wrap=True)
+    return console.file.getvalue().rstrip("\n")  # type: ignore[attr-defined]
 
 
-def _print(console: Any, table: Any) -> None:
-    if console.is_terminal:
-        console.print(table)
-        return
-    # In a file or a pipe, cells are not padded to the end of the line.
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        console.print(line.rstrip(), soft_wrap=True)
+def _lines(console: Console, table: Any) -> list[Any]:
+    """Return a table as lines, without the blanks that pad the last cells."""
+    lines = console.render_lines(table, pad=False)
+    from rich.text import Text
+
+    texts = []
+    for line in lines:
+        text = Text.assemble(*((s.text, s.style or "") for s in line if not s.control))
+        text.rstrip()
+        texts.append(text)
+    return texts
 
 
-def plan_rows(plan: Plan) -> Iterable[tuple[str, str]]:
-    """Yield a plan as names and values."""
-    yield "passes", f"{len(plan.passes)} ({plan.reason})"
-    for number, work in enumerate(plan.passes, start=1):
-        shape = "x".join(map(str, work.grid.block_shape)) or "1"
-        yield (
-            f"pass {number}",
-            f"{_VERBS[work.kind]}: {len(work.grid)} blocks of {shape} ({work.reason}), "
-            f"{size(work.bytes_read)} read, {size(work.bytes_written)} written",
-        )
-    yield (
-        "memory",
-        f"peak {size(plan.peak_memory)} of {size(plan.memory_budget)} "
-        f"({plan.workers} workers, statistics {size(plan.statistics_memory)})",
+def _console(stream: Any) -> Console:
+    """Return a console without markup, and without colours under ``NO_COLOR``."""
+    from rich.console import Console
+
+    class Quiet(Console):
+        """Leaves a closed pipe to its caller; rich would end the process."""
+
+        def on_broken_pipe(self) -> None:
+            raise
+
+    console = Quiet(
+        file=io.StringIO() if stream is None else stream,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
     )
-    yield "kernels", plan.kernel
+    # rich leaves columns out where a terminal is too narrow for them.
+    console.width = max(console.width, _NARROWEST) if _is_terminal(stream) else _LOG_WIDTH
+    return console
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """Return a plan as values that JSON can hold."""
-    return {
-        "reason": plan.reason,
-        "passes": [
-            {
-                "kind": work.kind,
-                "blocks": len(work.grid),
-                "block_shape": list(work.grid.block_shape),
-                "block_memory": work.block_memory,
-                "bytes_read": work.bytes_read,
-                "bytes_written": work.bytes_written,
-                "reason": work.reason,
-            }
-            for work in plan.passes
-        ],
-        "workers": plan.workers,
-        "memory_budget": plan.memory_budget,
-        "statistics_memory": plan.statistics_memory,
-        "peak_memory": plan.peak_memory,
-        "bytes_read": plan.bytes_read,
-        "bytes_written": plan.bytes_written,
-        "kernel": plan.kernel,
-    }
-
-
-def report_rows(report: Report) -> Iterable[tuple[str, str]]:
-    """Yield a report as names and values."""
-    counts = report.tally
-    yield "input", f"{', '.join(report.inputs)} {shape_text(report.shape)} {report.dtype}"
-    if report.output is not None:
-        yield "output", f"{report.output} {report.output_dtype}"
-    if report.stats is not None:
-        yield "statistics", report.stats
-    named = f" ({'; '.join(counts.constant_names)})" if counts.constant else ""
-    yield "groups", f"{counts.groups}, constant {counts.constant}{named}"
-    if counts.empty:
-        yield "without values", f"{counts.empty} groups ({'; '.join(counts.empty_names)})"
-    if counts.damped:
-        yield "flattened", f"{counts.damped} groups have an epsilon above 1 % of their variance"
-    if counts.count or counts.nonfinite:
-        yield "non-finite", f"{counts.nonfinite} of {counts.count + counts.nonfinite} values"
-    if report.written_mean is not None:
-        yield (
-            "written",
-            f"mean {report.written_mean:.6g}, standard deviation {report.written_std:.6g}, "
-            f"non-finite {report.written_nonfinite}",
-        )
-    moved = report.bytes_read + report.bytes_written
-    yield (
-        "time",
-        f"{duration(report.seconds)}, {size(moved)} at {size(report.bytes_per_second)}/s "
-        f"({report.passes} {'pass' if report.passes == 1 else 'passes'}, "
-        f"{report.workers} {'worker' if report.workers == 1 else 'workers'})",
-    )
-
-
-def shape_text(shape: Sequence[int]) -> str:
-    """Return a shape for people: ``(64, 3, 32, 32)``."""
-    return f"({', '.join(map(str, shape))})"
-
-
-def size(nbytes: float) -> str:
-    """Return bytes for people, in powers of 1024."""
-    value = float(nbytes)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def printable(text: str) -> str:
-    """Return text with control characters escaped, so that names cannot drive the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def plain_error(message: str, hint: str | None = None) -> None:
-    """Write an error without rich, for when standard error itself is in doubt."""
-    sys.stderr.write(f"normcli: error: {printable(message)}\n")
-    if hint:
-        sys.stderr.write(f"Hint: {printable(hint)}\n")
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and stream.isatty()

@@ -118,5 +118,7 @@ def spacing(dtype: np.dtype, magnitude: np.ndarray) -> np.ndarray:
     else:
         info = np.finfo(dtype)
         precision, smallest = info.nmant + 1, float(info.smallest_subnormal)
-    _, exponent = np.frexp(np.abs(magnitude))
-    return np.maximum(np.ldexp(1.0, exponent - precision), smallest)
+    mantissa, exponent = np.frexp(np.abs(magnitude))
+    # The exponent of 0 is 0, as if it were a number near 1.
+    steps = np.where(mantissa == 0, 0.0, np.ldexp(1.0, exponent - precision))
+    return np.maximum(steps, smallest)

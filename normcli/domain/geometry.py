@@ -104,9 +104,9 @@ def bind(spec: NormSpec, shape: tuple[int, ...]) -> Geometry:
                 "There is nothing to normalize.",
             )
     segments = [1 if axis in spec.kept else extent for axis, extent in enumerate(shape)]
-    axis = spec.divided_axis
-    if axis is not None:
-        segments[axis] = _segment_size(spec, axis, shape[axis])
+    divided = spec.divided_axis
+    if divided is not None:
+        segments[divided] = _segment_size(spec, divided, shape[divided])
     return Geometry(tuple(shape), spec.kept, spec.scale_axes, tuple(segments))
 
 

@@ -186,6 +186,8 @@ def make_spec(
             "--mode group needs --groups." if mode == "group" else "--groups needs --mode group.",
             "For example: --mode group --groups 8",
         )
+    if group_axis is not None and mode != "group":
+        raise UsageError("--group-axis needs --mode group.", "Add --mode group --groups G.")
     everything = tuple(range(layout.ndim))
     batch, channel = layout.batch_axis, layout.channel_axis
     divided = _group_axis(layout, group_axis) if mode == "group" else None

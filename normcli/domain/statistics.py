@@ -15,6 +15,10 @@ from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.errors import DataPolicyError, InputError
 
+# Squares of magnitudes between these keep all of their 53 bits in float64.
+SQUARE_ROOT_OF_LARGEST = 1e150
+SQUARE_ROOT_OF_SMALLEST = 1e-140
+
 # Two elements this close are one value that was rounded twice.
 CONSTANT_ULPS = 4
 
@@ -164,7 +168,7 @@ def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str
     ------
     DataPolicyError
         For non-finite values under ``--nonfinite error``, ddof with one element, and values
-        whose mean or squares leave float64.
+        whose mean or squares leave float64 at either end.
     """
     bad = int(moments.nonfinite.sum())
     if spec.nonfinite == "error" and bad:
@@ -179,14 +183,37 @@ def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str
             f"{where} has groups of one element, whose variance with divisor n - 1 is undefined.",
             "Use --ddof 0, or aggregate more axes.",
         )
-    if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.m2))):
-        raise DataPolicyError(
-            f"{where} holds values so large that their squares leave float64 "
-            f"(largest magnitude {_largest(moments):.3g}).",
-            "Store the array in larger units, for example divided by a power of ten.",
-        )
+    _require_squares_fit(moments, spec, dtype, where)
     if dtype.kind in "iu" and dtype.itemsize == 8:
         _require_integers_fit(moments, where)
+
+
+def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
+    """Refuse magnitudes whose squares overflow or underflow float64, so that nothing is lost."""
+    seen = moments.count > 0
+    low = np.where(seen, moments.minimum, 0.0)
+    high = np.where(seen, moments.maximum, 0.0)
+    largest = np.maximum(np.abs(low), np.abs(high))
+    finite = np.isfinite(moments.mean) & np.isfinite(moments.m2)
+    size = largest
+    if spec.method == "rms":
+        finite &= largest < SQUARE_ROOT_OF_LARGEST
+    else:
+        with np.errstate(over="ignore"):
+            size = np.where(constant_groups(moments, dtype), 0.0, high - low)
+    if not np.all(finite):
+        raise DataPolicyError(
+            f"{where} holds values up to {float(largest[~finite].max()):.3g}, whose squares leave "
+            "float64.",
+            "Store the array in larger units, for example divided by a power of two.",
+        )
+    lost = (size > 0) & (size < SQUARE_ROOT_OF_SMALLEST)
+    if np.any(lost) and spec.method != "center":
+        raise DataPolicyError(
+            f"{where} holds a group that spreads over {float(size[lost].min()):.3g} only, whose "
+            "square leaves float64.",
+            "Store the array in smaller units, for example multiplied by a power of two.",
+        )
 
 
 def _require_integers_fit(moments: Moments, where: str) -> None:
@@ -201,9 +228,3 @@ def _require_integers_fit(moments: Moments, where: str) -> None:
             "spread too small for float64.",
             "Subtract an integer offset before normalizing.",
         )
-
-
-def _largest(moments: Moments) -> float:
-    seen = moments.count > 0
-    extremes = np.abs([moments.minimum[seen], moments.maximum[seen]])
-    return float(extremes.max()) if extremes.size else 0.0

@@ -86,6 +86,8 @@ def normalizer(
     flat = divisor == 0 if spec.method == "rms" else (constant | (divisor == 0))
     divisor = np.where(flat, 0.0, divisor)
     factor = np.divide(1.0, divisor, out=np.zeros_like(divisor), where=~flat)
+    # Where nothing is subtracted, the way back from a constant still needs its value.
+    center = np.where(flat, mean, center)
     return Normalizer(center, factor, divisor)
 
 

@@ -12,6 +12,7 @@ from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.statistics import require_usable
 from normcli.engine.merge_tree import MergeTree
 from normcli.engine.report import Tally, tally
 from normcli.engine.walk import Walk
@@ -53,6 +54,8 @@ class StoredMoments:
         Divisor of the variance.
     dtype : numpy.dtype
         Type of the data.
+    where : str
+        Name of the input, for messages.
 
     Attributes
     ----------
@@ -60,14 +63,22 @@ class StoredMoments:
         Counts over the groups seen so far.
     """
 
-    def __init__(self, sink: ArraySink, spec: NormSpec, dtype: np.dtype) -> None:
+    def __init__(self, sink: ArraySink, spec: NormSpec, dtype: np.dtype, where: str) -> None:
         self.sink = sink
+        self._where = where
         self.tally = Tally()
         self._spec = spec
         self._dtype = dtype
 
     def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> None:
-        """Write the region."""
+        """Write the region.
+
+        Raises
+        ------
+        DataPolicyError
+            When its moments cannot be normalized with.
+        """
+        require_usable(moments, self._spec, self._dtype, self._where)
         block = Block(region, tuple(s.start for s in index), tuple(s.stop for s in index))
         for f in fields(moments):
             self.sink.write(f.name, block, getattr(moments, f.name))
@@ -173,7 +184,7 @@ def _segments_of_batches(sizes: tuple[int, ...], segment: int, observations: int
     """Return how many segments each batch holds; the last size repeats, the last batch may end
     early.
     """
-    lengths = []
+    lengths: list[int] = []
     seen = 0
     while seen < observations:
         size = sizes[min(len(lengths), len(sizes) - 1)]

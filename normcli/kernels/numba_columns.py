@@ -28,7 +28,8 @@ HEIGHT = 256
 PITCH = WIDTH + 40
 SHIFT, TOTAL, SQUARES, COUNT = 0, PITCH, 2 * PITCH, 3 * PITCH
 SEEN, MEAN, M2, LOW, HIGH = 4 * PITCH, 5 * PITCH, 6 * PITCH, 7 * PITCH, 8 * PITCH
-ACCUMULATORS = 9 * PITCH
+TAIL = 9 * PITCH
+ACCUMULATORS = 10 * PITCH
 
 
 @jit(LANES)
@@ -84,8 +85,10 @@ def _finite_extremes_row(row: Any, acc: Any) -> None:
 @jit(LANES)
 def _sum_tile(tile: Any, stride: int, width: int, height: int, acc: Any, ext: Any) -> bool:
     """Sum a tile that may be finite; return whether it was."""
-    acc[TOTAL : TOTAL + width] = 0.0
-    acc[SQUARES : SQUARES + width] = 0.0
+    # Loops, not slices: an assignment of a slice takes 2 s to compile, for its error message.
+    for j in range(width):
+        acc[TOTAL + j] = 0.0
+        acc[SQUARES + j] = 0.0
     i = 0
     while i + 4 <= height:
         one = tile[i * stride : i * stride + width]
@@ -101,8 +104,9 @@ def _sum_tile(tile: Any, stride: int, width: int, height: int, acc: Any, ext: An
     for j in range(width):
         finite &= abs(acc[TOTAL + j]) < np.inf
     if finite:
-        ext[:width] = tile[:width]
-        ext[PITCH : PITCH + width] = tile[:width]
+        for j in range(width):
+            ext[j] = tile[j]
+            ext[PITCH + j] = tile[j]
         for i in range(1, height):
             _extremes_row(tile[i * stride : i * stride + width], ext)
         for j in range(width):
@@ -149,11 +153,17 @@ def _merge_tile(width: int, acc: Any) -> None:
         seen = acc[SEEN + j]
         offset = acc[TOTAL + j] / max(n, 1.0)
         spread = max(acc[SQUARES + j] - acc[TOTAL + j] * offset, 0.0)
-        own = acc[SHIFT + j] + offset
-        jump = own - acc[MEAN + j]
+        # Both means from the shift, so that nothing is lost where it is large (see `fine`).
+        base = acc[SHIFT + j]
+        before = (acc[MEAN + j] - base) + acc[TAIL + j]
+        jump = offset - before
         share = n / max(seen + n, 1.0)
-        mean = acc[MEAN + j] + jump * share
-        acc[MEAN + j] = mean if seen > 0.0 else own
+        after = before + jump * share if seen > 0.0 else offset
+        mean = base + after
+        part = mean - base
+        tail = (base - (mean - part)) + (after - part)
+        acc[MEAN + j] = mean
+        acc[TAIL + j] = tail if abs(tail) < np.inf else 0.0
         more = jump * jump * (seen * share)
         acc[M2 + j] += spread + (more if seen > 0.0 and n > 0.0 else 0.0)
         acc[SEEN + j] = seen + n
@@ -176,6 +186,7 @@ def columns(
     group: int,
     count: Any,
     mean: Any,
+    tail: Any,
     m2: Any,
     low: Any,
     high: Any,
@@ -197,6 +208,7 @@ def columns(
                         i = g + first + j
                         count[i] = np.int64(acc[SEEN + j])
                         mean[i] = acc[MEAN + j]
+                        tail[i] = acc[TAIL + j]
                         m2[i] = acc[M2 + j]
                         low[i] = acc[LOW + j]
                         high[i] = acc[HIGH + j]
@@ -249,6 +261,7 @@ def _strip(
     for j in range(width):
         acc[SEEN + j] = 0.0
         acc[MEAN + j] = 0.0
+        acc[TAIL + j] = 0.0
         acc[M2 + j] = 0.0
         acc[LOW + j] = np.inf
         acc[HIGH + j] = -np.inf

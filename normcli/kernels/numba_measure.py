@@ -24,10 +24,11 @@ import numpy as np
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.kernels import numpy_tiles
+from normcli.kernels.fine import FineMoments, reshape
 from normcli.kernels.numba_columns import ACCUMULATORS, HEIGHT, PITCH, WIDTH, columns
 from normcli.kernels.numba_memory import Memory
 from normcli.kernels.numba_rows import TILE, rows
-from normcli.kernels.numpy_tiles import part_of, reshape
+from normcli.kernels.numpy_tiles import part_of
 from normcli.kernels.pieces import Dense, Piece, cut, region_shape
 
 # Fewer lanes than this are widened by taking several rows as one, to about LANES.
@@ -54,13 +55,13 @@ def measure(values: np.ndarray, geometry: Geometry, start: tuple[int, ...]) -> M
     shape = region_shape(geometry, values.shape, start)
     pieces = cut(block, geometry, start)
     if len(pieces) == 1 and _in_order(pieces[0]):
-        result = reshape(_measure_piece(memory, pieces[0]), shape)
+        fine = _measure_piece(memory, pieces[0])
     else:
-        whole = Moments.identity((prod(shape),))
+        fine = FineMoments.identity((prod(shape),))
         for piece in pieces:
-            view = part_of(whole, piece)
-            view.store(..., reshape(_measure_piece(memory, piece), view.shape))
-        result = reshape(whole, shape)
+            view = part_of(fine, piece)
+            view.store(..., _measure_piece(memory, piece).reshape(view.tail.shape))
+    result = reshape(fine.moments, shape)
     if _beyond_float64(values.dtype, result):
         return numpy_tiles.measure(values, geometry, start)
     return result
@@ -83,7 +84,7 @@ def _beyond_float64(dtype: np.dtype, result: Moments) -> bool:
     return bool(max(-result.minimum.min(), result.maximum.max()) >= 2.0**53)
 
 
-def _measure_piece(memory: Memory, piece: Piece) -> Moments:
+def _measure_piece(memory: Memory, piece: Piece) -> FineMoments:
     """Return flat moments of a piece, in the order of its kept axes in memory."""
     loops = [_Loop(axis.extent, axis.stride, axis.kept) for axis in piece.axes]
     offset = piece.offset
@@ -97,7 +98,7 @@ def _measure_piece(memory: Memory, piece: Piece) -> Moments:
     return _measure(memory, offset, _merge(loops))
 
 
-def _measure(memory: Memory, offset: int, loops: list[_Loop]) -> Moments:
+def _measure(memory: Memory, offset: int, loops: list[_Loop]) -> FineMoments:
     inner = loops[-1]
     if not inner.kept:
         tall = prod(loop.extent for loop in loops[:-1] if not loop.kept)
@@ -112,14 +113,14 @@ def _measure(memory: Memory, offset: int, loops: list[_Loop]) -> Moments:
     return _columns(memory, offset, loops)
 
 
-def _short_rows(memory: Memory, offset: int, loops: list[_Loop]) -> Moments:
+def _short_rows(memory: Memory, offset: int, loops: list[_Loop]) -> FineMoments:
     groups = _groups(loops)
     lanes = _merge([*loops[:-1], replace(loops[-1], kept=True)])
     found = _measure(memory, offset, lanes)
-    return reshape(found, (groups, loops[-1].extent)).fold(1)
+    return found.reshape((groups, loops[-1].extent)).fold(1)
 
 
-def _few_lanes(memory: Memory, offset: int, loops: list[_Loop], together: int) -> Moments:
+def _few_lanes(memory: Memory, offset: int, loops: list[_Loop], together: int) -> FineMoments:
     outer, inner = loops[-2:]
     times, rest = divmod(outer.extent, together)
     many = [
@@ -128,8 +129,7 @@ def _few_lanes(memory: Memory, offset: int, loops: list[_Loop], together: int) -
         _Loop(together * inner.extent, 1, True),
     ]
     extents = (_groups(loops[:-2]), together, inner.extent)
-    found = reshape(_measure(memory, offset, many), extents).fold(1)
-    found = reshape(found, (_groups(loops),))
+    found = _measure(memory, offset, many).reshape(extents).fold(1).reshape((_groups(loops),))
     if rest:
         last = [*loops[:-2], replace(outer, extent=rest), inner]
         offset += times * together * outer.stride
@@ -137,8 +137,8 @@ def _few_lanes(memory: Memory, offset: int, loops: list[_Loop], together: int) -
     return found
 
 
-def _rows(memory: Memory, offset: int, loops: list[_Loop]) -> Moments:
-    result = Moments.identity((_groups(loops),))
+def _rows(memory: Memory, offset: int, loops: list[_Loop]) -> FineMoments:
+    result = FineMoments.identity((_groups(loops),))
     shape, strides, steps, further = _outer(loops[:-1], _steps(loops), 4)
     scratch = memory.scratch(TILE)
     pair = np.empty(2, memory.wide)
@@ -146,13 +146,12 @@ def _rows(memory: Memory, offset: int, loops: list[_Loop]) -> Moments:
         rows(
             memory.flat, memory.half, scratch, pair,
             offset + more, shape, strides, steps, loops[-1].extent, group,
-            result.count, result.mean, result.m2, result.minimum, result.maximum,
-            result.nonfinite,
+            *_arrays(result),
         )  # fmt: skip
     return result
 
 
-def _columns(memory: Memory, offset: int, loops: list[_Loop]) -> Moments:
+def _columns(memory: Memory, offset: int, loops: list[_Loop]) -> FineMoments:
     """Measure columns; aggregated axes outside of their height are merged one by one."""
     height = max((i for i, loop in enumerate(loops) if not loop.kept), default=None)
     far = [loop for loop in loops[:height] if not loop.kept] if height is not None else []
@@ -167,17 +166,24 @@ def _columns(memory: Memory, offset: int, loops: list[_Loop]) -> Moments:
     result = None
     for index in product(*(range(loop.extent) for loop in far)):
         begin = offset + sum(i * loop.stride for i, loop in zip(index, far, strict=True))
-        part = Moments.identity((_groups(kept),))
+        part = FineMoments.identity((_groups(kept),))
         for more, group in places:
             columns(
                 memory.flat, memory.half, scratch, acc, ext,
                 begin + more, shape, strides, steps, tall.extent, tall.stride, kept[-1].extent,
-                group, part.count, part.mean, part.m2, part.minimum, part.maximum,
-                part.nonfinite,
+                group, *_arrays(part),
             )  # fmt: skip
         result = part if result is None else result.merge(part)
     assert result is not None
     return result
+
+
+def _arrays(fine: FineMoments) -> tuple[np.ndarray, ...]:
+    found = fine.moments
+    return (
+        found.count, found.mean, fine.tail, found.m2, found.minimum, found.maximum,
+        found.nonfinite,
+    )  # fmt: skip
 
 
 def _groups(loops: list[_Loop]) -> int:

@@ -63,6 +63,15 @@ def _huge(tile: Any, count: int) -> float:
 
 
 @jit(LANES)
+def two_sum(a: float, b: float) -> Any:
+    """Return the rounded sum and its rounding error."""
+    total = a + b
+    part = total - a
+    error = (a - (total - part)) + (b - part)
+    return total, (error if abs(error) < np.inf else 0.0)
+
+
+@jit(LANES)
 def _first_finite(tile: Any) -> float:
     for i in range(tile.size):
         if abs(np.float64(tile[i])) < np.inf:
@@ -77,6 +86,7 @@ def _add(
     g: int,
     count: Any,
     mean: Any,
+    tail: Any,
     m2: Any,
     low: Any,
     high: Any,
@@ -105,22 +115,25 @@ def _add(
             total, squares = _sums(tile, shift)
         else:
             total, squares, n = _finite_sums(tile, shift)
-    own = shift + total / n
-    spread = max(squares - total * (total / n), 0.0)
-    if not abs(own) < np.inf:
-        own = _huge(tile, n)
+    offset = total / n
+    spread = max(squares - total * offset, 0.0)
+    if not abs(shift + offset) < np.inf:
+        shift = _huge(tile, n)
+        offset = 0.0
         spread = np.inf
     low[g] = min(low[g], least)
     high[g] = max(high[g], most)
     count[g] = seen + n
-    if seen == 0:
-        mean[g] = own
-        m2[g] = spread
-    else:
-        jump = own - mean[g]
+    if seen:
+        # Both means from the group's, so that nothing is lost where it is large (see `fine`).
+        base = mean[g]
+        jump = ((shift - base) - tail[g]) + offset
         share = n / (seen + n)
-        mean[g] += jump * share
         m2[g] += spread + jump * jump * (seen * share)
+        mean[g], tail[g] = two_sum(base, tail[g] + jump * share)
+    else:
+        m2[g] = spread
+        mean[g], tail[g] = two_sum(shift, offset)
 
 
 @jit(LANES)
@@ -137,6 +150,7 @@ def rows(
     group: int,
     count: Any,
     mean: Any,
+    tail: Any,
     m2: Any,
     low: Any,
     high: Any,
@@ -155,4 +169,4 @@ def rows(
                     for first in range(at, at + length, TILE):
                         last = min(first + TILE, at + length)
                         tile = load(flat, first, last, half, scratch)
-                        _add(tile, pair, g, count, mean, m2, low, high, bad)
+                        _add(tile, pair, g, count, mean, tail, m2, low, high, bad)

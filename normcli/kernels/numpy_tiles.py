@@ -6,6 +6,7 @@ it also carries the types that the compiled kernels leave out.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from math import prod
 
 import numpy as np
@@ -14,6 +15,7 @@ from normcli.domain.dtypes import is_float
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.domain.transform import Transform
+from normcli.kernels.fine import FineMoments, reshape, two_sum
 from normcli.kernels.pieces import Axis, Dense, Piece, cut, flat_table, region_shape, tiles
 from normcli.kernels.rounding import round_into
 
@@ -42,13 +44,13 @@ def measure(values: np.ndarray, geometry: Geometry, start: tuple[int, ...]) -> M
     """
     block = Dense.of(values)
     shape = region_shape(geometry, values.shape, start)
-    result = Moments.identity((prod(shape),))
+    result = FineMoments.identity((prod(shape),))
     shift = _integer_shift(block.flat)
     for piece in cut(block, geometry, start):
         _measure_piece(block.flat, piece, shift, result)
     if shift:
-        _add_shift(result, shift)
-    return reshape(result, shape)
+        _add_shift(result.moments, shift)
+    return reshape(result.moments, shape)
 
 
 def transform(
@@ -131,31 +133,13 @@ def transform_piece(
             round_into(work, target[box])
 
 
-def reshape(moments: Moments, shape: tuple[int, ...]) -> Moments:
-    """Return moments with every array in another shape."""
-    return Moments(
-        moments.count.reshape(shape),
-        moments.mean.reshape(shape),
-        moments.m2.reshape(shape),
-        moments.minimum.reshape(shape),
-        moments.maximum.reshape(shape),
-        moments.nonfinite.reshape(shape),
-    )
-
-
-def part_of(result: Moments, piece: Piece) -> Moments:
+def part_of(result: FineMoments, piece: Piece) -> FineMoments:
     """Return a view of flat moments: the groups of one piece, on its kept axes."""
-    return Moments(
-        piece.statistics(result.count),
-        piece.statistics(result.mean),
-        piece.statistics(result.m2),
-        piece.statistics(result.minimum),
-        piece.statistics(result.maximum),
-        piece.statistics(result.nonfinite),
-    )
+    parts = (piece.statistics(getattr(result.moments, f.name)) for f in fields(Moments))
+    return FineMoments(Moments(*parts), piece.statistics(result.tail))
 
 
-def tile_moments(elements: np.ndarray) -> Moments:
+def tile_moments(elements: np.ndarray) -> FineMoments:
     """Return the moments of each row of a float64 matrix, in two passes.
 
     Both passes subtract an element of the row first (its minimum), so a row of equal values has
@@ -177,17 +161,17 @@ def tile_moments(elements: np.ndarray) -> Moments:
         if not every:
             distance[~finite] = 0.0
         m2 = np.square(distance, out=distance).sum(axis=1)
-        mean = shift + offset
+        mean, tail = two_sum(shift, offset)
         lost = ~np.isfinite(mean)
         if lost.any():
             # Sums beyond 1.8e308: the mean can still be had, the squares cannot.
             shares = np.where(finite[lost], elements[lost], 0.0) / divisor[lost, np.newaxis]
             mean[lost] = shares.sum(axis=1)
         m2[np.isnan(m2)] = np.inf
-    return Moments(count, mean, m2, low, high, elements.shape[1] - count)
+    return FineMoments(Moments(count, mean, m2, low, high, elements.shape[1] - count), tail)
 
 
-def _measure_piece(flat: np.ndarray, piece: Piece, shift: int, result: Moments) -> None:
+def _measure_piece(flat: np.ndarray, piece: Piece, shift: int, result: FineMoments) -> None:
     source, target = piece.elements(flat), part_of(result, piece)
     kept = [i for i, axis in enumerate(piece.axes) if axis.kept]
     order = kept + [i for i, axis in enumerate(piece.axes) if not axis.kept]
@@ -196,7 +180,7 @@ def _measure_piece(flat: np.ndarray, piece: Piece, shift: int, result: Moments) 
         extents = tile.shape[: len(kept)]
         rows = _as_float64(tile, shift).reshape(prod(extents), -1)
         groups = tuple(box[i] for i in kept)
-        part = reshape(tile_moments(rows), extents)
+        part = tile_moments(rows).reshape(extents)
         target.store(groups, target[groups].merge(part))
 
 

@@ -88,7 +88,7 @@ def plan_fit(
         measure = _measure_pass(source, geometry, resources, held)
         reason = "one pass: moments of blocks are merged"
     in_order = source.storage == "stream"
-    return _plan((measure,), resources, held, kernel, reason, in_order)
+    return _plan((measure,), source, resources, held, kernel, reason, in_order)
 
 
 def plan_apply(
@@ -130,12 +130,12 @@ def plan_apply(
     if known:
         only = (_apply_pass(source, sink, geometry, resources, held),)
         reason = "one pass: the statistics are given"
-        return _plan(only, resources, held, kernel, reason, in_order)
+        return _plan(only, source, resources, held, kernel, reason, in_order)
     if not per_dataset:
         fused = _fused_pass(source, sink, geometry, resources, held)
         if fused is not None:
             reason = "one pass: each block holds whole groups, is measured and normalized at once"
-            return _plan((fused,), resources, held, kernel, reason, in_order)
+            return _plan((fused,), source, resources, held, kernel, reason, in_order)
     why = (
         "the statistics belong to the whole dataset"
         if per_dataset
@@ -150,7 +150,7 @@ def plan_apply(
         _measure_pass(source, geometry, resources, held),
         _apply_pass(source, sink, geometry, resources, held),
     )
-    return _plan(passes, resources, held, kernel, f"two passes: {why}", in_order)
+    return _plan(passes, source, resources, held, kernel, f"two passes: {why}", in_order)
 
 
 def _measure_pass(source: ArrayInfo, geometry: Geometry, resources: Resources, held: int) -> Pass:
@@ -164,7 +164,7 @@ def _measure_pass(source: ArrayInfo, geometry: Geometry, resources: Resources, h
     if cost(unit) > resources.memory - held:
         # Chunks and segments together may be too much where each alone is not.
         unit = blocks.unit_shape(source, (segments,), whole)
-    block = _fit_block(source, unit, cost, resources, held, "measure")
+    block = _fit_block(source, unit, cost, resources, held)
     reason = "blocks of whole chunks" if source.chunks else "contiguous blocks"
     return Pass("measure", Grid(source.shape, block), cost(block), source.nbytes, 0, reason)
 
@@ -182,8 +182,6 @@ def _moving_pass(
     def cost(block: tuple[int, ...]) -> int:
         return read_cost(source, block) + TILE_BYTES + 2 * _group_bytes(geometry, block)
 
-    if cost(unit) > resources.memory - held:
-        raise _too_large("measure", source, unit, cost(unit), resources, held)
     block = unit
     if unit == one_batch:
         # Whole batches may share a block: each is measured in the same order as alone.
@@ -213,7 +211,7 @@ def _apply_pass(
     if outgrown or cost(unit) > resources.memory - held:
         # Chunks of both sides together are too much; those of the input are then read twice.
         unit = blocks.unit_shape(source, (write_unit,), whole)
-    block = _fit_block(source, unit, cost, resources, held, "normalize")
+    block = _fit_block(source, unit, cost, resources, held)
     reason = "blocks of whole output chunks" if write_unit else "contiguous blocks"
     return Pass("apply", Grid(source.shape, block), cost(block), source.nbytes, sink.nbytes, reason)
 
@@ -229,7 +227,7 @@ def _fused_pass(
         unit = blocks.unit_shape(source, (sink.write_unit, segments), whole)
     if cost(unit) > resources.memory - held:
         return None
-    block = _fit_block(source, unit, cost, resources, held, "normalize")
+    block = _fit_block(source, unit, cost, resources, held)
     return Pass(
         "fused",
         Grid(source.shape, block),
@@ -256,11 +254,9 @@ def _fit_block(
     cost: Callable[[tuple[int, ...]], int],
     resources: Resources,
     held: int,
-    verb: str,
 ) -> tuple[int, ...]:
+    """Return a block that fits the budget, or one unit where not even that does."""
     available = resources.memory - held
-    if cost(unit) > available:
-        raise _too_large(verb, source, unit, cost(unit), resources, held)
     target = blocks.TARGET_BYTES
     block = blocks.grow(source, unit, target)
     while cost(block) > available and target > source.dtype.itemsize:
@@ -271,6 +267,7 @@ def _fit_block(
 
 def _plan(
     passes: tuple[Pass, ...],
+    source: ArrayInfo,
     resources: Resources,
     held: int,
     kernel: str,
@@ -278,6 +275,9 @@ def _plan(
     in_order: bool,
 ) -> Plan:
     dearest = max(p.block_memory for p in passes)
+    if dearest > resources.memory - held:
+        # The dearest of all passes, so that the budget in the hint is enough for each of them.
+        raise _too_large(max(passes, key=lambda p: p.block_memory), source, resources, held)
     most_blocks = max(len(p.grid) for p in passes)
     workers = max(1, min(resources.workers, (resources.memory - held) // dearest, most_blocks))
     if in_order:
@@ -286,19 +286,13 @@ def _plan(
     return Plan(passes, int(workers), resources.memory, held, kernel, reason)
 
 
-def _too_large(
-    verb: str,
-    source: ArrayInfo,
-    unit: tuple[int, ...],
-    cost: int,
-    resources: Resources,
-    held: int,
-) -> PlanError:
+def _too_large(work: Pass, source: ArrayInfo, resources: Resources, held: int) -> PlanError:
+    verb = "measure" if work.kind == "measure" else "normalize"
+    block = "x".join(map(str, work.grid.block_shape))
     return PlanError(
-        f"To {verb} one block of {'x'.join(map(str, unit))} {source.dtype} takes "
-        f"{_size(cost)} and the statistics {_size(held)}, but the memory budget is "
-        f"{_size(resources.memory)}.",
-        f"--memory {-(-(cost + held) // MIB)}MiB would do.",
+        f"To {verb} one block of {block} {source.dtype} takes {_size(work.block_memory)} and the "
+        f"statistics {_size(held)}, but the memory budget is {_size(resources.memory)}.",
+        f"--memory {-(-(work.block_memory + held) // MIB)}MiB would do.",
     )
 
 

@@ -13,8 +13,7 @@ from normcli.domain.transform import Transform
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [
-    np.dtype(t)
-    for t in ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")
+    np.dtype(t) for t in ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")
 ] + [BFLOAT16]
 
 

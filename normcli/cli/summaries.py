@@ -1,0 +1,88 @@
+"""Plans and reports as names and values: for a table, or for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from normcli.cli.texts import counted, duration, shape_text, size
+
+if TYPE_CHECKING:
+    from normcli.engine.report import Report
+    from normcli.planning.plan import Plan
+
+VERBS = {"measure": "measuring", "apply": "normalizing", "fused": "measuring and normalizing"}
+
+
+def plan_rows(plan: Plan) -> Iterable[tuple[str, str]]:
+    """Yield a plan as names and values."""
+    yield "passes", f"{len(plan.passes)} ({plan.reason})"
+    for number, work in enumerate(plan.passes, start=1):
+        shape = "x".join(map(str, work.grid.block_shape)) or "1"
+        yield (
+            f"pass {number}",
+            f"{VERBS[work.kind]}: {counted(len(work.grid), 'block')} of {shape} ({work.reason}), "
+            f"{size(work.bytes_read)} read, {size(work.bytes_written)} written",
+        )
+    yield (
+        "memory",
+        f"peak {size(plan.peak_memory)} of {size(plan.memory_budget)} "
+        f"({counted(plan.workers, 'worker')}, statistics {size(plan.statistics_memory)})",
+    )
+    yield "kernels", plan.kernel
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan as values that JSON can hold."""
+    return {
+        "reason": plan.reason,
+        "passes": [
+            {
+                "kind": work.kind,
+                "blocks": len(work.grid),
+                "block_shape": list(work.grid.block_shape),
+                "block_memory": work.block_memory,
+                "bytes_read": work.bytes_read,
+                "bytes_written": work.bytes_written,
+                "reason": work.reason,
+            }
+            for work in plan.passes
+        ],
+        "workers": plan.workers,
+        "memory_budget": plan.memory_budget,
+        "statistics_memory": plan.statistics_memory,
+        "peak_memory": plan.peak_memory,
+        "bytes_read": plan.bytes_read,
+        "bytes_written": plan.bytes_written,
+        "kernel": plan.kernel,
+    }
+
+
+def report_rows(report: Report) -> Iterable[tuple[str, str]]:
+    """Yield a report as names and values."""
+    counts = report.tally
+    yield "input", f"{', '.join(report.inputs)} {shape_text(report.shape)} {report.dtype}"
+    if report.output is not None:
+        yield "output", f"{report.output} {report.output_dtype}"
+    if report.stats is not None:
+        yield "statistics", report.stats
+    named = f" ({'; '.join(counts.constant_names)})" if counts.constant else ""
+    yield "groups", f"{counts.groups}, constant {counts.constant}{named}"
+    if counts.empty:
+        yield "without values", f"{counts.empty} groups ({'; '.join(counts.empty_names)})"
+    if counts.damped:
+        yield "flattened", f"{counts.damped} groups have an epsilon above 1 % of their variance"
+    if counts.count or counts.nonfinite:
+        yield "non-finite", f"{counts.nonfinite} of {counts.count + counts.nonfinite} values"
+    if report.written_mean is not None:
+        yield (
+            "written",
+            f"mean {report.written_mean:.6g}, standard deviation {report.written_std:.6g}, "
+            f"non-finite {report.written_nonfinite}",
+        )
+    moved = report.bytes_read + report.bytes_written
+    yield (
+        "time",
+        f"{duration(report.seconds)}, {size(moved)} at {size(report.bytes_per_second)}/s "
+        f"({counted(report.passes, 'pass', 'passes')}, {counted(report.workers, 'worker')})",
+    )

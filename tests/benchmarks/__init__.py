@@ -1,0 +1,1 @@
+"""Speed and memory beside what people use today; ``make bench`` runs them at full size."""

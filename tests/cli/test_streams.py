@@ -1,0 +1,224 @@
+"""Standard output carries data or JSON alone, pipes behave as pipes, lost streams are survived."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.terminal import (
+    NORMCLI,
+    SAMPLES,
+    assert_told,
+    drafts,
+    environment,
+    npy,
+    peak,
+    printable_only,
+    run,
+    shell,
+    zscore,
+)
+
+
+def test_json_is_all_that_goes_to_stdout(folder: Path):
+    fitted = run("fit", "x.npy", "--json", cwd=folder)
+    document = json.loads(fitted.out)
+    assert document["report"]["count"] == 240
+    assert document["statistics"]["arrays"]["mean"]["shape"] == [6]
+    applied = run("apply", "x.npy", "-o", "y.npy", "--json", cwd=folder)
+    assert json.loads(applied.out)["report"]["output"] == "y.npy"
+    for ended in (fitted, applied):
+        assert ended.code == 0
+        assert ended.out.count(b"\n") == 1
+        assert printable_only(ended.err)
+        assert "normcli: measuring" in ended.err
+
+
+def test_commands_without_a_result_on_stdout_leave_it_empty(folder: Path):
+    for arguments in (
+        ["fit", "x.npy", "-o", "s.json", "-v"],
+        ["apply", "x.npy", "-o", "y.npy", "--progress"],
+        ["fit", "x.npy", "--dry-run"],
+    ):
+        ended = run(*arguments, cwd=folder, FORCE_COLOR="" if "-v" in arguments else "1")
+        assert (ended.code, ended.out) == (0, b"")
+        assert "\r" not in ended.err
+        assert "\x1b[2K" not in ended.err
+
+
+def test_quiet_says_nothing_but_errors(folder: Path):
+    assert run("fit", "x.npy", "-o", "s.json", "-q", cwd=folder).err == ""
+    assert_told(run("fit", "x.npy", "-o", "s.json", "-q", cwd=folder), 2, "s.json exists")
+
+
+def test_a_pipe_through_apply_equals_numpy(folder: Path):
+    values = np.load("x.npy")
+    ended = shell("cat x.npy | $N apply - -o - --mode layer | cat", folder)
+    assert ended.code == 0
+    np.testing.assert_allclose(np.load(io.BytesIO(ended.out)), zscore(values, [1]), atol=1e-6)
+    assert os.listdir(folder) == ["x.npy"]  # no sidecar of a pipe
+
+    fitted = shell(
+        "cat x.npy | $N fit - -o s.json && $N apply - -o - --stats s.json < x.npy", folder
+    )
+    np.testing.assert_allclose(np.load(io.BytesIO(fitted.out)), zscore(values, [0]), atol=1e-6)
+
+
+def test_two_passes_over_a_pipe_are_refused(folder: Path):
+    ended = run("apply", "-", "-o", "-", cwd=folder, stdin=Path("x.npy").read_bytes())
+    assert_told(ended, 2, "pipe", "Two passes", "--stats")
+    assert ended.out == b""
+
+
+def test_cut_pipes_are_inputs_that_cannot_be_read(folder: Path):
+    data = Path("x.npy").read_bytes()
+    for cut, word in ((300, "172 of 960 bytes"), (20, "header"), (0, "empty")):
+        for arguments in (
+            ["fit", "-", "-o", "s.json"],
+            ["apply", "-", "-o", "y.npy", "--mode=layer"],
+        ):
+            if cut != 300 and arguments[0] == "apply":
+                continue
+            ended = run(*arguments, "-q", cwd=folder, stdin=data[:cut])
+            assert_told(ended, 3, word, hint=False)
+    assert os.listdir(folder) == ["x.npy"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "$N apply x.npy -o - --mode layer -q",
+        "$N inspect x.npy",
+        "$N fit x.npy --json -q",
+        "$N --help",
+    ],
+)
+def test_a_closed_pipe_is_quiet(folder: Path, command: str):
+    np.save("x.npy", np.ones((300, 1000)) + np.arange(1000))
+    ended = shell(f"{command} | head -c 0; exit ${{PIPESTATUS[0]}}", folder)
+    assert (ended.code, ended.err) == (141, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["$N apply x.npy -o - --mode layer -q", "$N inspect x.npy", "$N fit x.npy --json -q"],
+)
+def test_a_full_stdout_is_a_failed_output(folder: Path, command: str):
+    assert_told(shell(f"{command} > /dev/full", folder), 5, "No space left")
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2> >(exec <&-; sleep 0.2)"])
+def test_a_lost_stderr_stops_nothing(folder: Path, redirection: str):
+    ended = shell(f"$N apply x.npy -o y.npy -v {redirection}", folder)
+    assert (ended.code, ended.out) == (0, b"")
+    np.testing.assert_allclose(np.load("y.npy"), zscore(np.load("x.npy"), [0]), atol=1e-6)
+
+
+def test_closed_descriptors_are_told(folder: Path):
+    assert_told(shell("$N fit - -o s.json <&-", folder), 3, "Standard input is closed")
+    assert_told(shell("$N fit x.npy --json -q >&-", folder), 5, "Standard output is closed")
+    assert_told(shell("$N apply x.npy -o - -q >&-", folder), 5, "Standard output is closed")
+
+
+def test_odd_locales_do_not_crash(folder: Path):
+    np.savez("ü.npz", **{"größe\u2028x": np.ones((2, 3))})
+    ended = run("inspect", "ü.npz", cwd=folder, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert ended.code == 0
+    assert rb"gr\xf6\xdfe\u2028x" in ended.out
+
+
+def test_no_log_of_a_long_pipe_holds_control_codes(folder: Path):
+    ended = run(
+        "apply", SAMPLES / "patches.zarr", "-o", "y.zarr", cwd=folder, TERM="dumb", FORCE_COLOR=""
+    )
+    assert printable_only(ended.err)
+    assert "normalizing (pass 2 of 2): 100 %" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+@pytest.mark.parametrize("output", ["y.npy", "y.zarr", "y.h5"])
+def test_a_signal_ends_at_once_and_leaves_nothing(folder, signal_number, code, output):
+    process = subprocess.Popen(
+        [NORMCLI, "apply", "-", "-o", output, "--mode", "layer", "--memory", "64MiB"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env=environment(),
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write(npy(np.ones((1000, 1000)))[:3_000_000])
+    process.stdin.flush()  # the rest never comes
+    until = time.monotonic() + 20
+    while not drafts(folder):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    begin = time.monotonic()
+    process.send_signal(signal_number)
+    told = process.stderr.read().decode()
+    assert process.wait(10) == code
+    assert time.monotonic() - begin < 5
+    process.stdin.close()
+    process.stderr.close()
+    assert f"stopped by {signal_number.name}" in told
+    assert "Traceback" not in told
+    assert sorted(os.listdir(folder)) == ["x.npy"]
+
+
+def test_nohup_is_respected(folder: Path):
+    script = (
+        "trap '' HUP; (cat x.npy | head -c 500; sleep 1.5; tail -c +501 x.npy) | $N fit - -q -o s.json &"
+        "sleep 0.9; kill -HUP $!; wait $!"
+    )
+    ended = shell(script, folder)
+    assert (ended.code, ended.err) == (0, "")
+    assert Path("s.json").exists()
+
+
+def _piped(arguments: list[str], rows: int, columns: int, folder: Path) -> tuple[int, int, int]:
+    """Send an array through a pipe, in pieces; return exit code, bytes back, peak memory."""
+    sink = subprocess.Popen(["wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [NORMCLI, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=sink.stdin,
+        cwd=folder,
+        env=environment(),
+    )
+    assert process.stdin is not None
+    assert sink.stdin is not None
+    assert sink.stdout is not None
+    sink.stdin.close()
+    header = npy(np.empty((1, columns), np.float32))[: -4 * columns]
+    process.stdin.write(
+        header.replace(b"(1,", b"(%d," % rows).replace(b" " * len(str(rows)), b" ", 1)
+    )
+    piece = np.random.default_rng(1).normal(size=(64, columns)).astype(np.float32).tobytes()
+    most = 0
+    for _ in range(rows // 64):
+        process.stdin.write(piece)
+        most = max(most, peak(process))
+    process.stdin.close()
+    back = int(sink.stdout.read())
+    sink.stdout.close()
+    return process.wait(60), back, most
+
+
+def test_a_big_pipe_takes_little_memory(folder: Path):
+    arguments = ["apply", "-", "-o", "-", "--mode", "layer", "--memory", "64MiB", "-q"]
+    small = _piped(arguments, 64, 256, folder)
+    columns = 16384
+    code, back, most = _piped(arguments, 4608, columns, folder)  # 302 MB
+    assert code == 0
+    assert back - 4 * 4608 * columns in range(80, 300)
+    assert most - small[2] < 200e6, (small[2], most)
