@@ -85,3 +85,12 @@ def shrink(
         if axis not in keep:
             result[axis] = max(1, result[axis] * limit_bytes // size)
     return tuple(result)
+
+
+def lengthen(
+    info: ArrayInfo, unit: tuple[int, ...], axis: int, target_bytes: int
+) -> tuple[int, ...]:
+    """Return a block of whole units along one axis, of about `target_bytes`."""
+    size = prod(unit) * info.dtype.itemsize
+    extent = min(info.shape[axis], unit[axis] * max(1, target_bytes // size))
+    return tuple(extent if a == axis else n for a, n in enumerate(unit))

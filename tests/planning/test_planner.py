@@ -19,7 +19,8 @@ from normcli.domain.norm_spec import make_spec
 from normcli.errors import PlanError
 from normcli.planning import blocks
 from normcli.planning.memory import MIB
-from normcli.planning.planner import MOVING_UNIT_BYTES, Resources, plan_apply, plan_fit
+from normcli.planning.passes import MOVING_UNIT_BYTES
+from normcli.planning.planner import Resources, plan_apply, plan_fit
 
 DTYPES = [np.dtype(t) for t in ("u1", "f2", "f4", "f8")]
 GIB = 1024 * MIB
