@@ -108,9 +108,9 @@ def _imports(file: str, *, top_only: bool = False, typing_too: bool = True) -> s
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 found.add(inner if inner in MODULES else node.module)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and top_only:
+        elif top_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             return
-        elif _type_checking(node) and not typing_too:
+        if not typing_too and _type_checking(node):
             return
         for child in ast.iter_child_nodes(node):
             visit(child)
@@ -166,8 +166,7 @@ def test_storage_and_kernels_are_imported_when_needed():
 
 def test_no_import_cycles():
     graph = {
-        name: {other for other in _imports(file, top_only=True, typing_too=False)}
-        & set(MODULES) - {name}
+        name: _imports(file, top_only=True, typing_too=False) & set(MODULES) - {name}
         for name, file in MODULES.items()
     }
     try:

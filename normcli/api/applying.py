@@ -33,7 +33,12 @@ from normcli.api.preparing import (
     resolve_layout,
     resources,
 )
-from normcli.api.sidecars import StoredSidecar, check_sidecar, default_sidecar
+from normcli.api.sidecars import (
+    StoredSidecar,
+    check_sidecar,
+    default_sidecar,
+    refuse_shared,
+)
 from normcli.arrays.access import ArraySink, ArraySource
 from normcli.arrays.opening import make_sink, open_source, output_info, refuse_same
 from normcli.arrays.paths import parse_path
@@ -102,7 +107,7 @@ def apply_array(
     refuse_same(output, [input_name])
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(input_name)))
-        apply = _Apply(source, output, options, run, observer)
+        apply = _Apply(source, input_name, output, options, run, observer)
         scheduler = stack.enter_context(closing(make_scheduler(run)))
         scheduler.accept(source, apply.sink)
         plan = plan_apply(
@@ -129,6 +134,7 @@ class _Apply:
     def __init__(
         self,
         source: ArraySource,
+        input_name: str,
         output: str,
         options: ApplyOptions,
         run: RunOptions,
@@ -181,6 +187,7 @@ class _Apply:
         self.sink: ArraySink = make_sink(output, {"": self.sink_info}, run.overwrite)
         if self.sidecar is not None:
             check_sidecar(self.sidecar, run.overwrite, groups, self.by_block)
+            refuse_shared(self.sidecar, [input_name], output)
         if known is not None and known.stored is None:
             self._refuse_damped(known.statistics)
 

@@ -19,7 +19,7 @@ from normcli.api.preparing import (
     resolve_layout,
     resources,
 )
-from normcli.api.sidecars import StoredSidecar, check_sidecar
+from normcli.api.sidecars import StoredSidecar, check_sidecar, refuse_shared
 from normcli.arrays.access import ArraySource
 from normcli.arrays.opening import open_joined, open_source
 from normcli.bundles.statistics_file import write_statistics
@@ -91,6 +91,7 @@ def fit_arrays(
         raise UsageError("There is no input to fit.")
     if output is not None:
         check_sidecar(output, run.overwrite)
+        refuse_shared(output, inputs)
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(inputs[0])))
         layout = resolve_layout(options, source, observer)
@@ -189,7 +190,9 @@ class _Fit:
             batch = self.layout.batch_axis
             kept = (*(a for a in kept if a == batch), *(a for a in kept if a != batch))
         walk = Walk(work.grid, kept)
-        job = MeasureJob(self.source, self.measured, walk, runner.plan.kernel)
+        job = MeasureJob(
+            self.source, self.measured, walk, runner.plan.kernel, c_order=self.rule is not None
+        )
         source = describe(self.source)
         if self.by_block:
             return None, self._run_by_block(runner, job, source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from normcli.arrays.opening import make_sink
+from normcli.arrays.opening import make_sink, refuse_same
+from normcli.arrays.paths import parse_path
 from normcli.bundles.statistics_file import statistics_attrs
 from normcli.domain.affine import Affine
 from normcli.domain.array_info import ArrayInfo
@@ -66,6 +67,34 @@ def check_sidecar(path: str, overwrite: bool, groups: int = 0, by_block: bool = 
             "Write .zarr, .h5 or .npz.",
         )
     Draft.beside(path, overwrite)
+
+
+def refuse_shared(path: str, inputs: Sequence[str], output: str | None = None) -> None:
+    """Refuse a sidecar that would replace an input, or the output that it goes with.
+
+    Parameters
+    ----------
+    path : str
+        Its name.
+    inputs : sequence of str
+        Names of the inputs.
+    output : str, optional
+        Name of the output.
+
+    Raises
+    ------
+    UsageError
+        When they share a container.
+    """
+    if Path(path).suffix.lower() in BY_BLOCK:
+        refuse_same(path, inputs)
+    if output is None or output == "-":
+        return
+    if Path(path).resolve() == parse_path(output, "output").container.resolve():
+        raise UsageError(
+            f"{path} would be the output and its statistics at once.",
+            "Choose another --stats-out.",
+        )
 
 
 def default_sidecar(output: str, groups: int) -> str:

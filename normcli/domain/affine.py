@@ -64,4 +64,5 @@ def _fitted(
     if not np.all(np.isfinite(values)):
         bad = int(np.count_nonzero(~np.isfinite(values)))
         raise InputError(f"The {name} holds {bad} values that are not finite.")
-    return np.ascontiguousarray(values.reshape(shape), dtype=np.float64)
+    # Not ascontiguousarray, which gives a scalar an axis.
+    return np.asarray(values.reshape(shape), dtype=np.float64, order="C")

@@ -7,17 +7,23 @@ memory at once.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pickle
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from normcli.engine.tasks import RunResult
 from normcli.engine.walk import Run
-from normcli.errors import InputError, OutputError, TransientError, UsageError
+from normcli.errors import InputError, NormcliError, OutputError, TransientError, UsageError
 
 WAVE = 512
+
+# How long tasks that are on the way may take to end, after one of them failed.
+SETTLE_SECONDS = 60
 
 Task = Callable[[Any, Run], RunResult]
 Consumer = Callable[[RunResult], None]
@@ -72,14 +78,15 @@ class ThreadScheduler:
 
         with ThreadPoolExecutor(workers) as pool:
             for wave in _waves(runs, WAVE):
-                graph = _graph(task, job, wave)
+                work = _InOrder(task, job, wave)
+                graph = {f"run-{run.number}": (work, ticket) for ticket, run in enumerate(wave)}
 
                 def posttask(key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
                     if isinstance(result, RunResult):
                         consume(result)
 
                 with Callback(posttask=posttask):
-                    get(graph, [key for key in graph if key != "job"], pool=pool)
+                    get(graph, list(graph), pool=pool)
 
     def accept(self, *parts: Any) -> None:
         """Threads can use everything."""
@@ -148,14 +155,24 @@ class ClusterScheduler:
         shared = self._client.scatter(job, broadcast=True, hash=False)
         pending = iter(runs)
         in_flight = as_completed(loop=self._client.loop)
-        window = 4 * max(1, sum(self._client.nthreads().values()))
+        unfinished: set[Any] = set()
+
+        def submit(count: int) -> None:
+            for run in itertools.islice(pending, count):
+                future = self._client.submit(task, shared, run, pure=False)
+                unfinished.add(future)
+                in_flight.add(future)
+
         try:
-            for run in itertools.islice(pending, window):
-                in_flight.add(self._client.submit(task, shared, run, pure=False))
+            submit(4 * max(1, sum(self._client.nthreads().values())))
             for future in in_flight:
+                unfinished.discard(future)
                 consume(future.result())
-                for run in itertools.islice(pending, 1):
-                    in_flight.add(self._client.submit(task, shared, run, pure=False))
+                submit(1)
+        except NormcliError:
+            # What is on the way would go on writing into a draft that is being removed.
+            _settle(unfinished)
+            raise
         except KilledWorker as error:
             raise TransientError(
                 f"A worker died again and again: {error}.",
@@ -163,7 +180,7 @@ class ClusterScheduler:
             ) from error
         finally:
             in_flight.clear()
-            del shared
+            unfinished.clear()
 
     def accept(self, *parts: Any) -> None:
         """Refuse what cannot travel; a pipe or an HDF5 output says so in its own words."""
@@ -175,6 +192,13 @@ class ClusterScheduler:
         self._client.close()
 
 
+def _settle(futures: Iterable[Any]) -> None:
+    deadline = time.monotonic() + SETTLE_SECONDS
+    with contextlib.suppress(TimeoutError):
+        for future in futures:
+            future.exception(timeout=max(0.0, deadline - time.monotonic()))
+
+
 def available_cpus() -> int:
     """Return how many CPUs this process may use: affinity, then SLURM's allocation."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -182,31 +206,29 @@ def available_cpus() -> int:
     return max(1, min(cpus, int(allocated))) if allocated.isdigit() else cpus
 
 
-def _graph(task: Task, job: Any, runs: Iterable[Run]) -> dict[Any, Any]:
-    graph: dict[Any, Any] = {}
-    for run in runs:
-        # Keys sort by number, which is dask's order among equals: storage is read in order.
-        graph[("run", run.number)] = (_call, _Quoted((task, job, run)))
-    return graph
+class _InOrder:
+    """Hands out runs in order to whichever task begins next.
 
+    dask begins tasks that are equal to it in an order of its own (the last one first). Storage is
+    best read in order, and a pipe can be read in no other.
+    """
 
-class _Quoted:
-    """Keeps dask from looking for keys inside a task's arguments."""
+    def __init__(self, task: Task, job: Any, runs: Iterable[Run]) -> None:
+        self._task = task
+        self._job = job
+        self._runs = iter(runs)
+        self._lock = threading.Lock()
 
-    __slots__ = ("value",)
-
-    def __init__(self, value: tuple[Task, Any, Run]) -> None:
-        self.value = value
-
-
-def _call(quoted: _Quoted) -> RunResult:
-    task, job, run = quoted.value
-    try:
-        return task(job, run)
-    except MemoryError as error:
-        raise OutputError(
-            "Memory ran out while a block was worked on.", "Lower --memory or -j."
-        ) from error
+    def __call__(self, ticket: int) -> RunResult:
+        """Do the next run; `ticket` only tells tasks apart."""
+        with self._lock:
+            run = next(self._runs)
+        try:
+            return self._task(self._job, run)
+        except MemoryError as error:
+            raise OutputError(
+                "Memory ran out while a block was worked on.", "Lower --memory or -j."
+            ) from error
 
 
 def _waves(runs: Iterable[Run], size: int) -> Iterator[list[Run]]:

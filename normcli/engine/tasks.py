@@ -26,12 +26,19 @@ from normcli.kernels.select import kernels
 
 @dataclass(frozen=True)
 class MeasureJob:
-    """Everything that measuring tasks share."""
+    """Everything that measuring tasks share.
+
+    Attributes
+    ----------
+    c_order : bool
+        Measure every block in C order, so that the order of storage changes no bit.
+    """
 
     source: ArraySource
     geometry: Geometry
     walk: Walk
     kernel: str
+    c_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,8 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
         block = job.walk.block(position)
         values = job.source.read(block)
         nbytes += values.nbytes
+        if job.c_order:
+            values = np.ascontiguousarray(values)
         moments = compute.measure(values, job.geometry, block.start)
         del values
         index = job.geometry.region(block.start, block.stop)

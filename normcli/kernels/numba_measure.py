@@ -5,7 +5,7 @@ A piece's innermost axis decides. Aggregated: rows (`numba_rows`). Kept: columns
 vector registers are measured as more lanes than there are groups, which are merged afterwards in
 a fixed order:
 
-- few lanes: every r-th row forms lanes of its own, r * lanes >= `NARROW`;
+- few lanes: every r-th row forms lanes of its own, about `LANES` together;
 - short rows: each element of the row is a lane.
 
 So the moments of a group have the same bits however many groups a block holds, except that where

@@ -41,12 +41,14 @@ def _finite_sums(tile: Any, shift: float) -> Any:
     total = 0.0
     squares = 0.0
     count = 0
+    finite: Any
     for i in range(tile.size):
         value = np.float64(tile[i])
         finite = abs(value) < np.inf
         distance = value - shift if finite else 0.0
         total += distance
         squares += distance * distance
+        # Not "1 if finite else 0": that is not vectorized (3 GB/s instead of 14).
         count += finite
     return total, squares, count
 

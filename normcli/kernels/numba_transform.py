@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import prod
 
@@ -150,13 +151,13 @@ def _joined(rows: _Rows) -> _Rows:
         if here and all(_continues(table, extents, i) for table in tables):
             extents[i : i + 2] = [extents[i] * extents[i + 1]]
             del strides[i]
-            tables = _each(
-                tables,
-                lambda table, i=i: table.reshape(
-                    *table.shape[:i], table.shape[i] * table.shape[i + 1], *table.shape[i + 2 :]
-                ),
-            )
+            tables = _each(tables, partial(_join, axis=i))
     return _Rows(rows.offset, tuple(extents), tuple(strides), tables)
+
+
+def _join(table: np.ndarray, axis: int) -> np.ndarray:
+    outer, inner = table.shape[axis : axis + 2]
+    return table.reshape(*table.shape[:axis], outer * inner, *table.shape[axis + 2 :])
 
 
 def _continues(table: np.ndarray, extents: list[int], i: int) -> bool:

@@ -28,6 +28,7 @@ def made(tmp_path_factory):
     """Inputs of all kinds, made once; tests must leave them as they are."""
     folder = tmp_path_factory.mktemp("made")
     np.save(folder / "x.npy", X)
+    np.save(folder / "double.npy", X.astype("f8"))
     np.save(folder / "wide.npy", X[:, :3])
     np.save(folder / "empty.npy", X[:0])
     np.save(folder / "thin.npy", X[:, :, :0])
@@ -134,9 +135,7 @@ BOTH = [
 @pytest.mark.parametrize(("name", "options", "error", "says"), BOTH)
 def test_what_both_commands_refuse(made, command, name, options, error, says):
     output = made / ("output.json" if command == "fit" else "output.npy")
-    refused(
-        made, error, says, lambda: getattr(normcli, command)(made / name, output, **options)
-    )
+    refused(made, error, says, lambda: getattr(normcli, command)(made / name, output, **options))
 
 
 def test_pickles_are_never_opened(made):
@@ -179,10 +178,18 @@ def test_statistics_that_cannot_be_continued(made):
         )
 
     refused(made, InputError, "shape", update("x.npy", "wide.json"))
-    refused(made, InputError, "was fitted with mode", update("x.npy", "stats.json",
-                                                            mode="custom", aggregate="~C"))
-    refused(made, UsageError, "belong to each observation", update("x.npy", "instance.json",
-                                                                   mode="instance"))
+    refused(
+        made,
+        InputError,
+        "was fitted with mode",
+        update("x.npy", "stats.json", mode="custom", aggregate="~C"),
+    )
+    refused(
+        made,
+        UsageError,
+        "belong to each observation",
+        update("x.npy", "instance.json", mode="instance"),
+    )
     refused(made, InputError, "nonfinite", update("x.npy", "stats.json", nonfinite="propagate"))
     refused(made, InputError, "broken.json", update("x.npy", "broken.json"))
 
@@ -214,7 +221,11 @@ APPLY = [
     ({"scale": "gone.npy"}, InputError, "gone.npy"),
     ({"affine": "gone.npz"}, InputError, "gone.npz"),
     ({"affine": "mean.npy"}, InputError, "a scale or a bias"),
-    ({"stats": "stats.json", "scale": "zero.npy", "inverse": True}, DataPolicyError, "scales are 0"),
+    (
+        {"stats": "stats.json", "scale": "zero.npy", "inverse": True},
+        DataPolicyError,
+        "scales are 0",
+    ),
     ({"training": True}, UsageError, "--training needs one --batch-size"),
     ({"training": True, "batch_size": (4, 2)}, UsageError, "--training needs one --batch-size"),
     ({"training": True, "batch_size": 0}, UsageError, "must be 1 or more"),
@@ -266,7 +277,7 @@ def test_an_error_on_the_way_leaves_nothing(tmp_path, suffix):
             layout="NS",
             mode="instance",
             nonfinite="error",
-            memory="12MiB",
+            memory="24MiB",
         ),
     )
     assert {path.name for path in tmp_path.iterdir()} == {"x.npy"}
@@ -274,8 +285,12 @@ def test_an_error_on_the_way_leaves_nothing(tmp_path, suffix):
 
 @pytest.mark.parametrize(
     ("source", "output"),
-    [("x.npy", "x.npy"), ("x.h5/data", "x.h5/other"), ("two.zarr/a", "two.zarr/c"),
-     ("x.npz/data", "x.npz")],
+    [
+        ("x.npy", "x.npy"),
+        ("x.h5/data", "x.h5/other"),
+        ("two.zarr/a", "two.zarr/c"),
+        ("x.npz/data", "x.npz"),
+    ],
 )
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_an_output_that_is_the_input(made, source, output, overwrite):
@@ -311,7 +326,7 @@ def test_statistics_never_replace_an_input(made, name, overwrite):
     refused(
         made,
         UsageError,
-        "input|exists|lost",
+        "the input|exists",
         lambda: normcli.fit(
             f"{made / name}{inner}", made / name, layout="NCHW", overwrite=overwrite
         ),
@@ -319,7 +334,7 @@ def test_statistics_never_replace_an_input(made, name, overwrite):
     refused(
         made,
         UsageError,
-        "input|exists|lost",
+        "the input|exists",
         lambda: normcli.apply(
             f"{made / name}{inner}",
             made / "o.npy",
@@ -409,7 +424,7 @@ def test_inputs_that_do_not_fit_each_other(made):
         return lambda: normcli.fit([made / n for n in names], made / "o.json", layout=layout)
 
     refused(made, InputError, "joined only if", fit("x.npy", "wide.npy"))
-    refused(made, InputError, "must have one type", fit("x.npy", "complex.npy")) if False else None
+    refused(made, InputError, "must have one type", fit("x.npy", "double.npy"))
     refused(made, UsageError, "has no N", fit("x.npy", "x.npy", layout="CTHW"))
     refused(made, InputError, "gone.npy", fit("x.npy", "gone.npy"))
     refused(made, UsageError, "no input", fit())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,7 @@ class Case:
     def __init__(self, name: str, folder: Path) -> None:
         self.row, self.folder = CASES[name], folder
         with np.load(REFERENCES / self.row["file"], allow_pickle=False) as archive:
-            self.arrays = {
-                key: archive[f"{self.row['case']}/{key}"] for key in self.row["arrays"]
-            }
+            self.arrays = {key: archive[f"{self.row['case']}/{key}"] for key in self.row["arrays"]}
         self.input = self.write("input")
         self.known = {key: self.write(key) for key in ("scale", "bias") if key in self.arrays}
 
@@ -240,7 +239,7 @@ def test_several_inputs_and_updates(name, tmp_path):
     case = Case(name, tmp_path)
     edges = np.cumsum([0, *case.batches])
     parts = []
-    for i, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+    for i, (low, high) in enumerate(itertools.pairwise(edges)):
         parts.append(tmp_path / f"part{i}.npy")
         np.save(parts[-1], case.arrays["input"][low:high])
     joined = normcli.fit(parts, layout="NC", epsilon=0.0)
@@ -289,7 +288,7 @@ def test_values_beyond_float64_are_refused(name, tmp_path):
 @pytest.mark.parametrize("values", [[1e200, -1e200], [1e308, -1e308], [0.0, 1e-170]])
 def test_squares_beyond_float64_are_refused(values, tmp_path):
     np.save(tmp_path / "input.npy", np.array(values * 8))
-    with pytest.raises(DataPolicyError, match="leaves? float64"):
+    with pytest.raises(DataPolicyError, match=r"leaves? float64"):
         normcli.fit(tmp_path / "input.npy", layout="N")
 
 

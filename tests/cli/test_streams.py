@@ -20,7 +20,6 @@ from tests.cli.terminal import (
     drafts,
     environment,
     npy,
-    peak,
     printable_only,
     run,
     shell,
@@ -177,7 +176,7 @@ def test_a_signal_ends_at_once_and_leaves_nothing(folder, signal_number, code, o
 
 def test_nohup_is_respected(folder: Path):
     script = (
-        "trap '' HUP; (cat x.npy | head -c 500; sleep 1.5; tail -c +501 x.npy) | $N fit - -q -o s.json &"
+        "trap '' HUP; (head -c 500 x.npy; sleep 1.5; tail -c +501 x.npy) | $N fit - -q -o s.json &"
         "sleep 0.9; kill -HUP $!; wait $!"
     )
     ended = shell(script, folder)
@@ -185,40 +184,42 @@ def test_nohup_is_respected(folder: Path):
     assert Path("s.json").exists()
 
 
-def _piped(arguments: list[str], rows: int, columns: int, folder: Path) -> tuple[int, int, int]:
-    """Send an array through a pipe, in pieces; return exit code, bytes back, peak memory."""
+def _piped(rows: int, columns: int, folder: Path) -> tuple[int, int, int]:
+    """Send an array through apply, in pieces; return exit code, bytes back, peak memory."""
     sink = subprocess.Popen(["wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process = subprocess.Popen(
-        [NORMCLI, *arguments],
+        [NORMCLI, "apply", "-", "-o", "-", "--mode", "layer", "--memory", "64MiB", "-q"],
         stdin=subprocess.PIPE,
         stdout=sink.stdin,
+        stderr=subprocess.PIPE,
         cwd=folder,
         env=environment(),
     )
-    assert process.stdin is not None
-    assert sink.stdin is not None
-    assert sink.stdout is not None
-    sink.stdin.close()
-    header = npy(np.empty((1, columns), np.float32))[: -4 * columns]
-    process.stdin.write(
-        header.replace(b"(1,", b"(%d," % rows).replace(b" " * len(str(rows)), b" ", 1)
-    )
-    piece = np.random.default_rng(1).normal(size=(64, columns)).astype(np.float32).tobytes()
-    most = 0
-    for _ in range(rows // 64):
-        process.stdin.write(piece)
-        most = max(most, peak(process))
-    process.stdin.close()
-    back = int(sink.stdout.read())
-    sink.stdout.close()
-    return process.wait(60), back, most
+    with sink, process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        assert sink.stdin is not None
+        assert sink.stdout is not None
+        sink.stdin.close()
+        header = io.BytesIO()
+        layout = {"descr": "<f4", "fortran_order": False, "shape": (rows, columns)}
+        np.lib.format.write_array_header_1_0(header, layout)
+        piece = np.random.default_rng(1).normal(size=(64, columns)).astype(np.float32).tobytes()
+        try:
+            process.stdin.write(header.getvalue())
+            for _ in range(rows // 64):
+                process.stdin.write(piece)
+            process.stdin.close()
+        except BrokenPipeError:
+            pytest.fail(process.stderr.read().decode())
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return process.returncode, int(sink.stdout.read()), usage.ru_maxrss * 1024
 
 
 def test_a_big_pipe_takes_little_memory(folder: Path):
-    arguments = ["apply", "-", "-o", "-", "--mode", "layer", "--memory", "64MiB", "-q"]
-    small = _piped(arguments, 64, 256, folder)
-    columns = 16384
-    code, back, most = _piped(arguments, 4608, columns, folder)  # 302 MB
+    code, back, most = _piped(4608, 16384, folder)  # 302 MB
     assert code == 0
-    assert back - 4 * 4608 * columns in range(80, 300)
-    assert most - small[2] < 200e6, (small[2], most)
+    assert 0 < back - 4 * 4608 * 16384 < 300  # and its header
+    # The budget of 64 MiB, and what Python and its libraries need (about 150 MB with numba).
+    assert most < 270e6

@@ -81,8 +81,8 @@ def test_a_log_gets_a_line_now_and_then(capsys, monkeypatch, progress, wait, lin
     told = capsys.readouterr().err
     assert told.count("\n") == lines
     if lines:
-        left = wait
-        assert f"normcli: measuring: 50 %, 1000 B at {1000 // wait} B/s, {left:.1f} s left" in told
+        speed = f"{1000 / wait:.0f} B/s"
+        assert told == f"normcli: measuring: 50 %, 1000 B at {speed}, {wait:.1f} s left\n"
     clock[0] += wait
     screen.advanced(Progress(1, 1000, 0))
     screen.finished(2 * wait)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import fields
 from fractions import Fraction
@@ -116,7 +117,7 @@ def test_against_numpy():
     x = rng.normal(1e4, 3.0, size=(700, 4))
     cuts = [0, 1, 2, 300, 300, 699, 700]
     merged = Moments.identity((4,))
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in itertools.pairwise(cuts):
         part = Moments(
             *(
                 np.array([getattr(moments_of(x[low:high, c].tolist()), f.name) for c in range(4)])
@@ -171,7 +172,7 @@ def test_fold_along_any_axis():
     for axis in range(3):
         folded = many.fold(axis)
         assert folded.shape == tuple(n for a, n in enumerate((3, 4, 5)) if a != axis)
-        assert_same_bits(folded[1, 2], many[tuple([1, 2][:axis] + [slice(None)] + [1, 2][axis:])].fold(0))
+        assert_same_bits(folded[1, 2], many[(*[1, 2][:axis], slice(None), *[1, 2][axis:])].fold(0))
     assert_same_bits(many.fold(-1), many.fold(2))
 
 

@@ -87,7 +87,7 @@ def test_a_fold_leaves_the_earlier_value_alone():
 
 def test_one_element_has_no_unbiased_variance():
     rule = MovingRule(0.9, (1,), "unbiased")
-    with pytest.raises(DataPolicyError, match="Batch 1 .* one element") as caught:
+    with pytest.raises(DataPolicyError, match=r"Batch 1 .* one element") as caught:
         MovingStatistics.begin(rule, (2,)).fold(moments_of(BATCHES[0][:1]))
     assert "--moving-variance biased" in caught.value.hint
     biased = replace(rule, variance="biased")

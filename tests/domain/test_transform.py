@@ -90,7 +90,10 @@ def test_no_spread_and_no_epsilon_is_no_division(placement):
 
 def test_root_mean_square_of_a_constant_is_its_sign():
     table = normalizer(
-        spec_of(method="rms", epsilon=0.0), np.array([3.0, -3.0, 0.0]), np.zeros(3), np.ones(3, bool)
+        spec_of(method="rms", epsilon=0.0),
+        np.array([3.0, -3.0, 0.0]),
+        np.zeros(3),
+        np.ones(3, bool),
     )
     y = run(forward(table, Affine()), np.array([[3.0, -3.0, 0.0]]))
     np.testing.assert_array_equal(y, [[1.0, -1.0, 0.0]])
@@ -138,6 +141,7 @@ def test_values_that_are_not_finite_are_refused(bad):
 
 
 def test_scalars_and_singleton_extents():
-    np.testing.assert_array_equal(Affine(np.array([[2.0]])).fitted((), "none").scale, 2.0)
+    scalar = Affine(np.array([[2.0]])).fitted((), "none").scale
+    assert (scalar.shape, float(scalar)) == ((), 2.0)
     assert Affine(np.array(2.0)).fitted((1, 1), "HW").scale.shape == (1, 1)
     assert Affine().fitted((3,), "C") == Affine()

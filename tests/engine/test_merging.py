@@ -42,7 +42,9 @@ def some_moments(seed: int, shape: tuple[int, ...] = ()) -> Moments:
 
 
 def bits(moments: Moments) -> bytes:
-    return b"".join(np.ascontiguousarray(getattr(moments, f.name)).tobytes() for f in fields(Moments))
+    return b"".join(
+        np.ascontiguousarray(getattr(moments, f.name)).tobytes() for f in fields(Moments)
+    )
 
 
 def by_definition(leaves: list[Moments]) -> Moments:

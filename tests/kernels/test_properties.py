@@ -1,4 +1,4 @@
-"""Laws that hold for any block: splitting, order, undoing, and bits that do not depend on company."""
+"""Laws that hold for any block: splitting, undoing, and bits that do not depend on company."""
 
 from __future__ import annotations
 
@@ -73,7 +73,13 @@ def test_a_block_split_anywhere_and_merged_is_the_whole(name, problem, data):
     np.testing.assert_array_equal(got.nonfinite, want.nonfinite)
     np.testing.assert_array_equal(got.minimum, want.minimum)
     np.testing.assert_array_equal(got.maximum, want.maximum)
-    np.testing.assert_allclose(got.m2, want.m2, rtol=1e-12)
+    # Between blocks means are plain float64: each is off by up to half a unit in the last place, d,
+    # and merging two of them moves m2 by up to 2 d sqrt(m2 n) and n d**2.
+    rounding = np.finfo(float).eps * np.abs(want.mean)
+    allowed = 1e-12 * want.m2 + rounding * (
+        2 * np.sqrt(want.m2 * want.count) + rounding * want.count
+    )
+    assert (np.abs(got.m2 - want.m2) <= allowed).all()
     assert_means_agree(got, want)
 
 
@@ -136,7 +142,8 @@ def test_the_bits_of_a_group_do_not_depend_on_how_many_a_block_holds(name, shape
     measure = kernels(name).measure
     corner = [0] * len(shape)
     want = measure(values, whole, tuple(corner))
-    # 65 and more lanes where there are more than 64: fewer are summed in another order.
+    # Where lanes are few, or the kept axis is alone, their number sets the order of summation; no
+    # case here goes below 64 lanes, or changes their number.
     corner[axis] = 2
     box = tuple(slice(c, None) for c in corner)
     part = measure(values[box], whole, tuple(corner))

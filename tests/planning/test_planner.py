@@ -52,9 +52,7 @@ def geometries(draw, info: ArrayInfo):
     axes = draw(
         st.lists(st.integers(0, info.ndim - 1), unique=True, min_size=1, max_size=info.ndim)
     )
-    spec = make_spec(
-        Layout(letters), info.dtype, mode="custom", aggregate=",".join(map(str, axes))
-    )
+    spec = make_spec(Layout(letters), info.dtype, mode="custom", aggregate=",".join(map(str, axes)))
     if 0 in axes and draw(st.booleans()):
         spec = spec.by_batches(draw(st.integers(1, 40)))
     elif 1 not in axes and info.ndim > 1 and draw(st.booleans()):
@@ -163,8 +161,9 @@ def followed(error: PlanError) -> int:
 @given(arrays(small=True))
 @settings(max_examples=50, deadline=None)
 def test_each_element_lies_in_exactly_one_block(info):
-    geometry = bind(make_spec(Layout("NCSS"[: info.ndim]), info.dtype, mode="custom",
-                              aggregate="0"), info.shape)
+    geometry = bind(
+        make_spec(Layout("NCSS"[: info.ndim]), info.dtype, mode="custom", aggregate="0"), info.shape
+    )
     plan = plan_apply(info, info, geometry, Resources(2, GIB), "numpy", 0, True, False)
     unit = blocks.unit_shape(info, (info.write_unit,))
     # The planner makes one block of so small an array; the grid of single units is the hard one.
@@ -222,9 +221,7 @@ def test_a_huge_batch_is_cut_beside_the_batch_axis():
     shape = (64, 3, 4096, 4096)
     spec = make_spec(Layout("NCHW"), np.dtype("f4")).by_batches(32)
     info = ArrayInfo(shape, np.dtype("f4"), (1, 1, 512, 512), storage="zarr")
-    plan = plan_fit(
-        info, bind(spec, shape), Resources(2, 8 * GIB), "numba", 3, moving_axis=0
-    )
+    plan = plan_fit(info, bind(spec, shape), Resources(2, 8 * GIB), "numba", 3, moving_axis=0)
     block = plan.passes[0].grid.block_shape
     assert block[0] == 32
     assert prod(block) * 4 <= MOVING_UNIT_BYTES

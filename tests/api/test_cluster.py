@@ -1,0 +1,218 @@
+"""A dask scheduler and two worker processes: the same bits, and the same errors, as threads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import normcli
+from normcli.api.applying import apply_array
+from normcli.api.fitting import fit_arrays
+from normcli.api.options import ApplyOptions, FitOptions, RunOptions
+from normcli.engine.events import Observer
+from normcli.errors import DataPolicyError, InputError, TransientError, UsageError
+
+from .stores import load, store
+
+pytest.importorskip("distributed")
+
+X = np.random.default_rng(21).normal(8, 2, (60, 6, 20, 25)).astype("f4")
+# More blocks than one, in spite of so small an array.
+CHUNKS = (4, 6, 10, 25)
+TIGHT = "4400KiB"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[str]:
+    """The scheduler file of a running cluster of two worker processes."""
+    folder = tmp_path_factory.mktemp("cluster")
+    file = folder / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    started = [[*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]]
+    worker = ["worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1"]
+    started += [dask + worker + ["--local-directory", str(folder)]] * 2
+    processes = []
+    log = open(folder / "log.txt", "w")  # noqa: SIM115
+    try:
+        for command in started:
+            processes.append(
+                subprocess.Popen(
+                    [*command, "--scheduler-file", str(file)],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=folder,
+                )
+            )
+            deadline = time.monotonic() + 60
+            while not file.exists() or not file.stat().st_size:
+                assert time.monotonic() < deadline, "the scheduler did not start"
+                assert processes[0].poll() is None, (folder / "log.txt").read_text()
+                time.sleep(0.05)
+        _wait_for_workers(str(file))
+        yield str(file)
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        log.close()
+
+
+def _wait_for_workers(file: str) -> None:
+    from distributed import Client
+
+    with Client(scheduler_file=file, timeout=30, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+        assert len(client.nthreads()) == 2
+
+
+def test_there_is_more_than_one_block(tmp_path):
+    for storage in ("npy", "zarr3", "h5-chunked"):
+        name = store(tmp_path, "x", X, storage, CHUNKS)
+        run = RunOptions(memory=TIGHT, dry_run=True)
+        for mode in ("batch", "instance"):
+            fit = fit_arrays([name], None, FitOptions(mode=mode, layout="NCHW"), run, Observer())
+            options = ApplyOptions(mode=mode, layout="NCHW")
+            apply = apply_array(name, str(tmp_path / "y.npy"), options, run, Observer())
+            assert len(fit.plan.passes[0].grid) > 2
+            assert len(apply.plan.passes[-1].grid) > 2
+
+
+def statistics(fitted: normcli.FittedStatistics) -> list[bytes]:
+    moments, moving = fitted.statistics.moments, fitted.statistics.moving
+    parts = [moments.count, moments.mean, moments.m2, moments.minimum, moments.maximum]
+    if moving is not None:
+        parts += [moving.mean, moving.variance]
+    return [part.tobytes() for part in parts]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "batch"},
+        {"mode": "instance"},
+        {"mode": "batch", "momentum": 0.9, "batch_size": 4},
+        {"mode": "batch", "momentum": "cumulative", "batch_size": (3, 1, 5)},
+    ],
+    ids=["batch", "instance", "moving", "cumulative"],
+)
+@pytest.mark.parametrize("storage", ["npy", "zarr3", "h5-chunked"])
+def test_fit_gives_the_same_bits(cluster, tmp_path, storage, options):
+    name = store(tmp_path, "x", X, storage, CHUNKS)
+    options = {"layout": "NCHW", "memory": TIGHT, **options}
+    here = normcli.fit(name, tmp_path / "here.json", workers=2, **options)
+    there = normcli.fit(name, tmp_path / "there.json", scheduler_file=cluster, **options)
+    assert statistics(here) == statistics(there)
+    assert statistics(normcli.read_statistics(tmp_path / "there.json")) == statistics(here)
+
+
+@pytest.mark.parametrize("output", [".npy", ".zarr"])
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "batch"}, {"mode": "instance"}, {"training": True, "batch_size": 8}],
+    ids=["batch", "instance", "training"],
+)
+def test_apply_gives_the_same_bits(cluster, tmp_path, output, options):
+    name = store(tmp_path, "x", X, "zarr3", CHUNKS)
+    options = {"layout": "NCHW", "memory": TIGHT, **options}
+    normcli.apply(name, tmp_path / f"here{output}", workers=2, **options)
+    report = normcli.apply(name, tmp_path / f"there{output}", scheduler_file=cluster, **options)
+    here, there = load(tmp_path / f"here{output}"), load(tmp_path / f"there{output}")
+    assert here.tobytes() == there.tobytes()
+    assert report.written_mean == pytest.approx(0, abs=1e-6)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_apply_with_moving_statistics_and_its_inverse(cluster, tmp_path):
+    name = store(tmp_path, "x", X, "npy")
+    normcli.fit(
+        name,
+        tmp_path / "s.npz",
+        layout="NCHW",
+        momentum=0.5,
+        batch_size=4,
+        scheduler_file=cluster,
+    )
+    normcli.apply(name, tmp_path / "here.npy", stats=tmp_path / "s.npz")
+    normcli.apply(name, tmp_path / "there.npy", stats=tmp_path / "s.npz", scheduler_file=cluster)
+    assert (tmp_path / "here.npy").read_bytes() == (tmp_path / "there.npy").read_bytes()
+    normcli.apply(
+        tmp_path / "there.npy",
+        tmp_path / "back.npy",
+        stats=tmp_path / "there.npy.stats.json",
+        inverse=True,
+        scheduler_file=cluster,
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "back.npy"), X, rtol=1e-5)
+
+
+def test_names_relative_to_the_current_folder(cluster, tmp_path, monkeypatch):
+    store(tmp_path, "x", X, "npy")
+    monkeypatch.chdir(tmp_path)
+    normcli.apply("x.npy", "y.zarr", layout="NCHW", mode="instance", scheduler_file=cluster)
+    normcli.apply("x.npy", "z.npy", layout="NCHW", mode="instance")
+    assert load(Path("y.zarr")).tobytes() == np.load("z.npy").tobytes()
+
+
+def test_hdf5_output_is_refused_before_anything_is_read(cluster, tmp_path):
+    # The header promises what the file does not hold: reading would end in another error.
+    x = tmp_path / "x.npy"
+    np.save(x, X)
+    with pytest.raises(UsageError) as caught:
+        normcli.apply(x, tmp_path / "y.h5", layout="NCHW", scheduler_file=cluster)
+    assert "HDF5" in caught.value.message
+    assert ".zarr" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
+def test_an_error_of_a_worker_reaches_the_user(cluster, tmp_path):
+    x = X.copy()
+    x[17, 2, 3, 4] = np.inf
+    name = store(tmp_path, "x", x, "zarr3", CHUNKS)
+    options = {"layout": "NCHW", "mode": "instance", "nonfinite": "error", "memory": TIGHT}
+    found = []
+    for where in ({"workers": 2}, *[{"scheduler_file": cluster}] * 5):
+        with pytest.raises(DataPolicyError) as caught:
+            normcli.apply(name, tmp_path / "y.zarr", **options, **where)
+        found.append((caught.value.message, caught.value.hint))
+        assert [path.name for path in tmp_path.iterdir()] == ["x.zarr"]
+    assert set(found) == {found[0]}
+
+
+def test_an_unreadable_chunk_reaches_the_user(cluster, tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        data = file.create_dataset("x", data=X, chunks=CHUNKS, compression="gzip")
+        chunk = data.id.get_chunk_info(5)
+        offset, size = chunk.byte_offset, chunk.size
+    with open(tmp_path / "x.h5", "r+b") as raw:
+        raw.seek(offset)
+        raw.write(b"\xff" * size)
+    with pytest.raises(InputError, match=r"x\.h5"):
+        normcli.fit(tmp_path / "x.h5", layout="NCHW", scheduler_file=cluster)
+
+
+def test_the_cluster_outlives_an_error(cluster, tmp_path):
+    name = store(tmp_path, "x", X, "npy")
+    with pytest.raises(InputError):
+        normcli.fit(tmp_path / "gone.npy", layout="NCHW", scheduler_file=cluster)
+    assert normcli.fit(name, layout="NCHW", scheduler_file=cluster).count.sum() == X.size
+
+
+def test_no_scheduler_answers(tmp_path):
+    name = store(tmp_path, "x", X, "npy")
+    with pytest.raises(UsageError, match="exclude"):
+        normcli.fit(name, layout="NCHW", scheduler="tcp://127.0.0.1:1", scheduler_file="f")
+    with pytest.raises((TransientError, UsageError, InputError)) as caught:
+        normcli.fit(name, layout="NCHW", scheduler="nonsense://127.0.0.1:1")
+    assert caught.value.hint
