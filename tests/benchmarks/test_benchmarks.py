@@ -1,11 +1,7 @@
 """The benchmarks run once, tiny, so that they cannot rot."""
 
-import pytest
-
 from tests.benchmarks.__main__ import run
 from tests.benchmarks.harness import Scale, table
-
-pytest.importorskip("xarray", reason="the bench extra is not installed")
 
 
 def test_every_benchmark_runs(tmp_path):

@@ -1,0 +1,75 @@
+"""The surface of the command line is the one that was agreed on."""
+
+from __future__ import annotations
+
+import click
+
+from normcli import __version__
+from normcli.cli.main import main
+from normcli.domain import norm_spec
+from normcli.domain.conventions import CONVENTIONS
+from tests.cli.terminal import call
+
+NORM = {
+    "mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups", "group-axis",
+    "method", "epsilon", "epsilon-placement", "ddof", "convention", "nonfinite", "batch-size",
+    "num-channels", "expect-shape",
+}  # fmt: skip
+FIT = {"momentum", "moving-variance", "moving-start", "update"}
+APPLY = {
+    "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
+    "dtype", "stats-out", "no-stats-out",
+}  # fmt: skip
+RUN = {"output", "overwrite", "workers", "memory", "scheduler", "scheduler-file", "dry-run"}
+SCREEN = {"json", "quiet", "verbose", "progress", "no-progress", "debug", "help"}
+
+
+def _options(command: str) -> dict[str, click.Option]:
+    found = main.commands[command]
+    context = click.Context(found, info_name=command, parent=click.Context(main))
+    return {
+        name.lstrip("-"): option
+        for option in found.get_params(context)
+        if isinstance(option, click.Option)
+        for name in (*option.opts, *option.secondary_opts)
+        if name.startswith("--")
+    } | ({"help": None} if context.help_option_names else {})  # type: ignore[dict-item]
+
+
+def test_the_contract_is_complete():
+    assert set(_options("fit")) == NORM | FIT | RUN | SCREEN
+    assert set(_options("apply")) == NORM | APPLY | RUN | SCREEN
+    assert set(_options("inspect")) == SCREEN
+    short = {o for c in main.commands.values() for p in c.params for o in p.opts if len(o) == 2}
+    assert short == {"-o", "-j", "-q", "-v"}
+
+
+def test_the_choices_are_those_of_the_domain():
+    fit, apply = _options("fit"), _options("apply")
+    for name, words in (
+        ("mode", norm_spec.MODES),
+        ("method", norm_spec.METHODS),
+        ("nonfinite", norm_spec.NONFINITE),
+        ("epsilon-placement", norm_spec.PLACEMENTS),
+        ("convention", tuple(CONVENTIONS)),
+    ):
+        for options in (fit, apply):
+            assert tuple(options[name].type.choices) == tuple(words)  # type: ignore[attr-defined]
+
+
+def test_each_option_is_explained():
+    for command in main.commands:
+        for name, option in _options(command).items():
+            assert option is None or option.help, name
+
+
+def test_version_and_help():
+    assert call("--version").text == f"normcli {__version__}\n"
+    for arguments in (["-h"], ["fit", "-h"], ["apply", "--help"], ["inspect", "-h"]):
+        ended = call(*arguments)
+        assert ended.code == 0
+        assert ended.text.startswith("Usage: normcli")
+        assert max(map(len, ended.text.splitlines())) <= 100
+    bare = call()
+    assert bare.code == 2
+    assert bare.err.startswith("Usage: normcli")
