@@ -18,9 +18,9 @@ from normcli.api.applying import apply_array
 from normcli.api.fitted import FittedStatistics, read_statistics
 from normcli.api.fitting import fit_arrays
 from normcli.api.options import ApplyOptions, FitOptions, RunOptions
+from normcli.bundles.statistics_file import read_statistics_header
 from normcli.engine.events import Observer
 from normcli.engine.report import Report
-from normcli.errors import UsageError
 
 __all__ = ["FittedStatistics", "apply", "fit", "read_statistics"]
 
@@ -52,6 +52,7 @@ def fit(
     Returns
     -------
     FittedStatistics
+        Without mean and variance where more than a million groups were written by block.
 
     Raises
     ------
@@ -69,12 +70,12 @@ def fit(
     names = _names(inputs)
     place = None if output is None else str(output)
     outcome = fit_arrays(names, place, FitOptions(**rest), run, observer or Observer())
-    if outcome.statistics is None:
-        raise UsageError(
-            f"The statistics outgrow memory; they are complete in {place}.",
-            "Use them by apply(..., stats=path).",
-        )
-    return FittedStatistics(outcome.statistics)
+    statistics = outcome.statistics
+    if statistics is None:
+        # Too many groups for memory: what is returned knows where they are complete.
+        statistics = read_statistics_header(str(place))
+        assert statistics is not None
+    return FittedStatistics(statistics)
 
 
 def apply(

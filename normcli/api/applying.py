@@ -12,54 +12,27 @@ from pathlib import Path
 
 import numpy as np
 
-from normcli.api.fitting import warn_of
+from normcli.api.apply_setup import ApplySetup
 from normcli.api.options import ApplyOptions, RunOptions
-from normcli.api.parameters import (
-    Known,
-    affine_for,
-    known_statistics,
-    require_fit,
-    stored_arrays,
-    supplied_statistics,
-)
-from normcli.api.preparing import (
-    batch_sizes,
-    check_expectations,
-    describe,
-    fitted_spec,
-    make_scheduler,
-    new_spec,
-    provenance,
-    resolve_layout,
-    resources,
-)
-from normcli.api.sidecars import (
-    StoredSidecar,
-    check_sidecar,
-    default_sidecar,
-    refuse_shared,
-)
-from normcli.arrays.access import ArraySink, ArraySource
-from normcli.arrays.opening import make_sink, open_source, output_info, refuse_same
-from normcli.arrays.paths import parse_path
+from normcli.api.parameters import Known, stored_arrays
+from normcli.api.preparing import make_scheduler, provenance, resources
+from normcli.api.sidecars import StoredSidecar
+from normcli.api.warnings import warn_of
+from normcli.arrays.opening import open_source, refuse_same
 from normcli.bundles.statistics_file import write_statistics
-from normcli.domain.affine import Affine
-from normcli.domain.dtypes import is_float, output_dtype, parse_dtype
-from normcli.domain.geometry import bind
 from normcli.domain.moments import Moments
-from normcli.domain.statistics import Statistics, constant_groups, require_usable
+from normcli.domain.statistics import Statistics, require_usable
 from normcli.domain.transform import normalizer
 from normcli.engine.collectors import Collector, HeldMoments
 from normcli.engine.events import Observer
-from normcli.engine.report import Report, Tally, damped_groups, tally
+from normcli.engine.report import Report, Tally, tally
 from normcli.engine.run import Runner
 from normcli.engine.tables import AffineTables, HeldTables, NormalizerTables, StoredTables
 from normcli.engine.tasks import ApplyJob, MeasureJob
 from normcli.engine.walk import Walk
-from normcli.errors import DataPolicyError, UsageError
 from normcli.kernels.select import choose
 from normcli.planning.plan import Plan
-from normcli.planning.planner import GROUPS_IN_MEMORY, plan_apply
+from normcli.planning.planner import plan_apply
 from normcli.publishing import Draft
 
 
@@ -107,279 +80,175 @@ def apply_array(
     refuse_same(output, [input_name])
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(input_name)))
-        apply = _Apply(source, input_name, output, options, run, observer)
+        setup = ApplySetup(source, input_name, output, options, run, observer)
         scheduler = stack.enter_context(closing(make_scheduler(run)))
-        scheduler.accept(source, apply.sink)
+        scheduler.accept(source, setup.sink)
         plan = plan_apply(
             source.info,
-            apply.sink_info,
-            apply.geometry,
+            setup.sink_info,
+            setup.geometry,
             resources(run, scheduler),
             choose(source.info.nbytes),
-            groups_held=0 if apply.by_block else apply.geometry.group_count,
-            known=apply.known is not None,
-            per_dataset=apply.spec.per_dataset,
-            affine_bytes=apply.affine.nbytes,
+            groups_held=0 if setup.by_block else setup.geometry.group_count,
+            known=setup.known is not None,
+            per_dataset=setup.spec.per_dataset,
+            affine_bytes=setup.affine.nbytes,
         )
         observer.planned(plan)
         if run.dry_run:
             return ApplyOutcome(plan, None)
-        written, counts = apply.run(Runner(plan, scheduler, observer), stack)
-    return ApplyOutcome(plan, apply.report(plan, written, counts, time.perf_counter() - begin))
+        applying = _Applying(setup, Runner(plan, scheduler, observer), run)
+        written, counts = applying.run(stack)
+    return ApplyOutcome(plan, applying.report(written, counts, time.perf_counter() - begin))
 
 
-class _Apply:
-    """One apply: its statistics, its parameters and its outputs."""
+class _Applying:
+    """Carries out what was settled."""
 
-    def __init__(
-        self,
-        source: ArraySource,
-        input_name: str,
-        output: str,
-        options: ApplyOptions,
-        run: RunOptions,
-        observer: Observer,
-    ) -> None:
-        self.source, self.output, self.options = source, output, options
-        self.overwrite, self.observer = run.overwrite, observer
-        info = source.info
-        known = known_statistics(options)
-        if known is not None:
-            self.spec = fitted_spec(options, known.statistics.spec)
-            layout = self.spec.layout
-        else:
-            layout = resolve_layout(options, source, observer)
-            self.spec = new_spec(options, layout, info)
-        recorded = known.statistics.affine if known is not None else Affine()
-        check_expectations(options, source, layout)
-        self._check_training()
-        if options.training:
-            sizes = batch_sizes(options.batch_size)
-            assert sizes is not None
-            self.spec = self.spec.by_batches(sizes[0])
-            known = None
-        self.geometry = bind(self.spec, info.shape)
-        described = describe(source)
-        if known is None and not options.training:
-            supplied = supplied_statistics(options, self.spec, self.geometry, described)
-            known = Known(supplied) if supplied is not None else None
-        if known is not None:
-            require_fit(known, self.geometry, source.name)
-        elif options.inverse:
-            raise UsageError(
-                "--inverse needs the statistics that the data were normalized with.",
-                "Give --stats OUTPUT.stats.json, or --mean and --variance.",
-            )
-        elif options.estimate is not None:
-            raise UsageError("--estimate chooses among the statistics of --stats; give --stats.")
-        self.known: Known | None = known
-        self.described = described
-        self.affine = affine_for(options, self.geometry, self.spec, recorded)
-        self.dtype = self._dtype()
-        self.sink_info = output_info(info, self.dtype, output)
-        groups = self.geometry.group_count
-        self.by_block = (
-            known.stored is not None
-            if known is not None
-            else not self.spec.per_dataset and groups > GROUPS_IN_MEMORY
-        )
-        self.sidecar = self._sidecar_name(groups)
-        self.sink: ArraySink = make_sink(output, {"": self.sink_info}, run.overwrite)
-        if self.sidecar is not None:
-            check_sidecar(self.sidecar, run.overwrite, groups, self.by_block)
-            refuse_shared(self.sidecar, [input_name], output)
-        if known is not None and known.stored is None:
-            self._refuse_damped(known.statistics)
+    def __init__(self, setup: ApplySetup, runner: Runner, run: RunOptions) -> None:
+        self.setup, self.runner, self.overwrite = setup, runner, run.overwrite
 
-    def _check_training(self) -> None:
-        options = self.options
-        sizes = batch_sizes(options.batch_size)
-        if not options.training:
-            if sizes is not None:
-                raise UsageError("--batch-size of an apply needs --training.")
-            return
-        if sizes is None or len(sizes) != 1:
-            raise UsageError("--training needs one --batch-size.", "For example --batch-size 32.")
-        if options.mean is not None or options.variance is not None or options.estimate:
-            raise UsageError(
-                "--training normalizes each batch by its own statistics; leave --mean, "
-                "--variance and --estimate out."
-            )
-
-    def _dtype(self) -> np.dtype:
-        if self.options.dtype is None:
-            return output_dtype(self.source.info.dtype)
-        dtype = parse_dtype(self.options.dtype)
-        if not is_float(dtype) and not self.options.inverse:
-            raise UsageError(
-                f"Normalized values are no integers; --dtype {dtype} would lose them.",
-                "Use float32, float64 or float16; integers go with --inverse.",
-            )
-        return dtype
-
-    def _sidecar_name(self, groups: int) -> str | None:
-        wanted = self.options.stats_out
-        if wanted is False or (self.known is not None and self.known.stored is not None):
-            return None
-        if wanted is not True:
-            return str(wanted)
-        if self.output == "-":
-            return None
-        container = parse_path(self.output, "output").container
-        return default_sidecar(str(container), groups)
-
-    def _refuse_damped(self, statistics: Statistics) -> None:
-        """Refuse an epsilon that nobody asked for, where it would flatten a dataset."""
-        spec = self.spec
-        if spec.epsilon_given or not spec.per_dataset or self.options.inverse:
-            return
-        variance = statistics.estimate(self.options.estimate)[1]
-        flat = np.zeros(variance.shape, bool)
-        if statistics.moments is not None:
-            flat = constant_groups(statistics.moments, statistics.source.dtype)
-        damped = damped_groups(spec, variance, flat)
-        if damped.any():
-            smallest = float(variance[damped].min())
-            raise DataPolicyError(
-                f"The default epsilon {spec.epsilon:g} exceeds 1 % of the variance of "
-                f"{int(damped.sum())} of {damped.size} groups (the smallest is {smallest:.3g}); "
-                "it would flatten them.",
-                "--epsilon 0 is exact; --epsilon E takes the responsibility for E.",
-            )
-
-    def run(self, runner: Runner, stack: ExitStack) -> tuple[Moments, Tally]:
+    def run(self, stack: ExitStack) -> tuple[Moments, Tally]:
         """Carry out the plan; publish the sidecar and the output when both are complete."""
-        stack.callback(self.sink.discard)
-        self.sink.create()
-        passes = runner.plan.passes
-        if self.known is not None:
-            tables = self._known_tables(self.known)
-            written = self._apply(runner, tables, None)
-            counts = Tally(groups=self.geometry.group_count)
-            if self.known.statistics.moments is not None:
+        setup = self.setup
+        stack.callback(setup.sink.discard)
+        setup.sink.create()
+        passes = self.runner.plan.passes
+        if setup.known is not None:
+            tables = self._known_tables(setup.known)
+            written = self._apply(tables, None)
+            counts = Tally(groups=setup.geometry.group_count)
+            if setup.known.statistics.moments is not None:
                 counts = tally(
-                    self.known.statistics.moments, self.spec, self.known.statistics.source.dtype
+                    setup.known.statistics.moments, setup.spec, setup.known.statistics.source.dtype
                 )
-            self._write_sidecar(self.known.statistics)
-        elif self.by_block:
-            written, counts = self._run_by_block(runner, stack)
+            self._write_sidecar(setup.known.statistics)
+        elif setup.by_block:
+            written, counts = self._run_by_block(stack)
         else:
-            held = HeldMoments(self.geometry.statistics_shape)
+            held = HeldMoments(setup.geometry.statistics_shape)
             if len(passes) == 1:
-                written = self._apply(runner, None, held)
+                written = self._apply(None, held)
                 statistics = self._statistics(held.moments)
             else:
-                self._measure(runner, held)
-                require_usable(held.moments, self.spec, self.described.dtype, self.source.name)
+                self._measure(held)
+                require_usable(held.moments, setup.spec, setup.described.dtype, setup.source.name)
                 statistics = self._statistics(held.moments)
-                self._refuse_damped(statistics)
+                setup.refuse_damped(statistics)
                 tables = self._known_tables(Known(statistics))
-                written = self._apply(runner, tables, None)
-            counts = tally(held.moments, self.spec, self.described.dtype)
-            warn_of(counts, self.spec, self.observer)
+                written = self._apply(tables, None)
+            counts = tally(held.moments, setup.spec, setup.described.dtype)
+            warn_of(counts, setup.spec, setup.observer)
             self._write_sidecar(statistics)
         try:
-            self.sink.publish()
+            setup.sink.publish()
         except BaseException:
             # A sidecar without its output would speak of what is not there.
             self._withdraw_sidecar()
             raise
         return written, counts
 
-    def _run_by_block(self, runner: Runner, stack: ExitStack) -> tuple[Moments, Tally]:
-        place = self.sidecar
+    def _run_by_block(self, stack: ExitStack) -> tuple[Moments, Tally]:
+        setup = self.setup
+        place = setup.sidecar
         if place is None:
             folder = tempfile.mkdtemp(prefix="normcli-")
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             place = os.path.join(folder, "stats.zarr")
-        work = runner.plan.passes[0]
+        work = self.runner.plan.passes[0]
         with StoredSidecar(
             place,
-            self.geometry,
+            setup.geometry,
             work,
-            self.spec,
-            self.described.dtype,
-            self.source.name,
+            setup.spec,
+            setup.described.dtype,
+            setup.source.name,
             self.overwrite,
-            self.affine,
+            setup.affine,
         ) as sidecar:
-            if runner.plan.fused:
-                written = self._apply(runner, None, sidecar.moments)
+            if self.runner.plan.fused:
+                written = self._apply(None, sidecar.moments)
             else:
-                self._measure(runner, sidecar.moments)
+                self._measure(sidecar.moments)
             counts = sidecar.moments.tally
-            warn_of(counts, self.spec, self.observer)
-            sidecar.publish(self.described, provenance())
-        if not runner.plan.fused:
-            stored = StoredTables(stored_arrays(place), self.spec, self.described.dtype)
+            warn_of(counts, setup.spec, setup.observer)
+            sidecar.publish(setup.described, provenance())
+        if not self.runner.plan.fused:
+            stored = StoredTables(stored_arrays(place), setup.spec, setup.described.dtype)
             try:
-                written = self._apply(runner, stored, None)
+                written = self._apply(stored, None)
             except BaseException:
                 self._withdraw_sidecar()
                 raise
         return written, counts
 
     def _known_tables(self, known: Known) -> NormalizerTables:
+        setup = self.setup
         statistics = known.statistics
         if known.stored is not None:
-            return StoredTables(known.stored, self.spec, statistics.source.dtype)
-        estimate = self.options.estimate
+            return StoredTables(known.stored, setup.spec, statistics.source.dtype)
+        estimate = setup.options.estimate
         mean, variance = statistics.estimate(estimate)
-        constant = replace(statistics, spec=self.spec).constant(estimate)
-        return HeldTables(normalizer(self.spec, mean, variance, constant))
+        constant = replace(statistics, spec=setup.spec).constant(estimate)
+        return HeldTables(normalizer(setup.spec, mean, variance, constant))
 
-    def _measure(self, runner: Runner, collector: Collector) -> None:
-        work = runner.plan.passes[0]
-        walk = Walk(work.grid, self.geometry.kept)
-        job = MeasureJob(self.source, self.geometry, walk, runner.plan.kernel)
-        runner.measure(work, job, collector)
+    def _measure(self, collector: Collector) -> None:
+        setup = self.setup
+        work = self.runner.plan.passes[0]
+        walk = Walk(work.grid, setup.geometry.kept)
+        job = MeasureJob(setup.source, setup.geometry, walk, self.runner.plan.kernel)
+        self.runner.measure(work, job, collector)
 
-    def _apply(
-        self, runner: Runner, tables: NormalizerTables | None, collector: Collector | None
-    ) -> Moments:
-        work = runner.plan.passes[-1]
+    def _apply(self, tables: NormalizerTables | None, collector: Collector | None) -> Moments:
+        setup = self.setup
+        work = self.runner.plan.passes[-1]
         # Blocks that are measured on the way hold whole groups: each is a region of its own.
-        walk = Walk(work.grid, self.geometry.kept if tables is None else ())
+        walk = Walk(work.grid, setup.geometry.kept if tables is None else ())
         job = ApplyJob(
-            self.source,
-            self.sink,
+            setup.source,
+            setup.sink,
             "",
-            self.dtype,
-            self.geometry,
-            self.spec,
+            setup.dtype,
+            setup.geometry,
+            setup.spec,
             walk,
-            runner.plan.kernel,
-            AffineTables(self.affine),
+            self.runner.plan.kernel,
+            AffineTables(setup.affine),
             tables,
-            self.options.inverse,
+            setup.options.inverse,
         )
-        return runner.apply(work, job, collector)
+        return self.runner.apply(work, job, collector)
 
     def _statistics(self, moments: Moments) -> Statistics:
-        return Statistics(self.spec, self.described, moments, provenance=provenance())
+        setup = self.setup
+        return Statistics(setup.spec, setup.described, moments, provenance=provenance())
 
     def _write_sidecar(self, statistics: Statistics) -> None:
-        if self.sidecar is not None:
+        setup = self.setup
+        if setup.sidecar is not None:
             complete = replace(
-                statistics, spec=self.spec, affine=self.affine, provenance=provenance()
+                statistics, spec=setup.spec, affine=setup.affine, provenance=provenance()
             )
-            write_statistics(self.sidecar, complete, self.overwrite)
+            write_statistics(setup.sidecar, complete, self.overwrite)
 
     def _withdraw_sidecar(self) -> None:
-        if self.sidecar is not None:
-            Draft(Path(self.sidecar), Path(self.sidecar)).discard()
+        setup = self.setup
+        if setup.sidecar is not None:
+            Draft(Path(setup.sidecar), Path(setup.sidecar)).discard()
 
-    def report(self, plan: Plan, written: Moments, counts: Tally, seconds: float) -> Report:
+    def report(self, written: Moments, counts: Tally, seconds: float) -> Report:
         """Return what was done."""
+        setup = self.setup
+        plan = self.runner.plan
         any_finite = bool(written.count)
         return Report(
             command="apply",
-            inputs=(self.source.name,),
-            output=self.output,
-            stats=self.sidecar,
-            shape=self.source.info.shape,
-            dtype=str(self.source.info.dtype),
-            output_dtype=str(self.dtype),
+            inputs=(setup.source.name,),
+            output=setup.output,
+            stats=setup.sidecar,
+            shape=setup.source.info.shape,
+            dtype=str(setup.source.info.dtype),
+            output_dtype=str(setup.dtype),
             passes=len(plan.passes),
             tally=counts,
             written_mean=float(written.mean) if any_finite else None,
@@ -391,26 +260,3 @@ class _Apply:
             workers=plan.workers,
             kernel=plan.kernel,
         )
-
-
-def output_names(inputs: list[str], folder: str) -> list[str]:
-    """Return the output of each of several inputs: the same name, inside `folder`.
-
-    Raises
-    ------
-    UsageError
-        When two inputs would get the same output, or one is a stream.
-    """
-    names = []
-    for name in inputs:
-        if name == "-":
-            raise UsageError("Standard input cannot be one of several inputs.", "Apply it alone.")
-        path = parse_path(name)
-        names.append(str(Path(folder, path.container.name, path.inner)))
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(
-                f"Several inputs would be written to {name}.",
-                "Apply inputs of the same name one at a time.",
-            )
-    return names

@@ -20,6 +20,7 @@ from normcli.api.preparing import (
     resources,
 )
 from normcli.api.sidecars import StoredSidecar, check_sidecar, refuse_shared
+from normcli.api.warnings import warn_of
 from normcli.arrays.access import ArraySource
 from normcli.arrays.opening import open_joined, open_source
 from normcli.bundles.statistics_file import write_statistics
@@ -90,8 +91,8 @@ def fit_arrays(
     if not inputs:
         raise UsageError("There is no input to fit.")
     if output is not None:
-        check_sidecar(output, run.overwrite)
         refuse_shared(output, inputs)
+        check_sidecar(output, run.overwrite)
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(inputs[0])))
         layout = resolve_layout(options, source, observer)
@@ -282,31 +283,6 @@ def require_same(earlier: Statistics, spec: NormSpec, geometry: Geometry, path: 
             f"{path} holds statistics of shape {earlier.shape}, but this input has "
             f"{geometry.statistics_shape}."
         )
-
-
-def warn_of(counts: Tally, spec: NormSpec, observer: Observer) -> None:
-    """Tell of groups without spread or values, and of an epsilon that flattens groups."""
-    if counts.constant and spec.convention is None:
-        observer.warn(
-            f"{counts.constant} of {counts.groups} groups are constant "
-            f"({_listed(counts.constant_names, counts.constant)}); they become their bias."
-        )
-    if counts.empty:
-        observer.warn(
-            f"{counts.empty} of {counts.groups} groups hold no finite value "
-            f"({_listed(counts.empty_names, counts.empty)})."
-        )
-    if counts.damped and not (spec.epsilon_given and spec.convention is None):
-        observer.warn(
-            f"Epsilon {spec.epsilon:g} exceeds 1 % of the variance of {counts.damped} of "
-            f"{counts.groups} groups ({_listed(counts.damped_names, counts.damped)}); "
-            "it flattens them.",
-            "--epsilon 0 is exact.",
-        )
-
-
-def _listed(names: tuple[str, ...], total: int) -> str:
-    return "; ".join(names) + ("; …" if total > len(names) else "")
 
 
 def _extended(

@@ -12,7 +12,7 @@ import numpy as np
 
 from normcli.arrays.opening import make_sink, refuse_same
 from normcli.arrays.paths import parse_path
-from normcli.bundles.statistics_file import statistics_attrs
+from normcli.bundles.statistics_file import read_statistics_header, statistics_attrs
 from normcli.domain.affine import Affine
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.geometry import Geometry
@@ -21,7 +21,7 @@ from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription
 from normcli.engine.collectors import StoredMoments
-from normcli.errors import UsageError
+from normcli.errors import InputError, UsageError
 from normcli.planning.plan import Pass
 from normcli.publishing import Draft
 
@@ -67,6 +67,21 @@ def check_sidecar(path: str, overwrite: bool, groups: int = 0, by_block: bool = 
             "Write .zarr, .h5 or .npz.",
         )
     Draft.beside(path, overwrite)
+    if overwrite and suffix in BY_BLOCK and Path(path).exists():
+        _refuse_foreign(path)
+
+
+def _refuse_foreign(path: str) -> None:
+    """Refuse to replace a container that holds something else than statistics."""
+    try:
+        foreign = read_statistics_header(path) is None
+    except InputError:
+        foreign = True
+    if foreign:
+        raise UsageError(
+            f"{path} holds something else than statistics, which --overwrite does not replace.",
+            "Choose another name, or remove it.",
+        )
 
 
 def refuse_shared(path: str, inputs: Sequence[str], output: str | None = None) -> None:

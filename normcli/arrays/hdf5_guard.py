@@ -44,7 +44,10 @@ def safe_dataset(file: h5py.File, path: str, name: str, links: int = 0) -> h5py.
         if isinstance(current, h5py.Group) and part != "..":
             link = current.get(part, getlink=True)  # does not follow
         if link is None:
-            raise InputError(f"{name} has no dataset {path}.")
+            held = ", ".join(sorted(current)[:20]) if isinstance(current, h5py.Group) else ""
+            where = current.name if number else "It"
+            hint = f"{where} holds {held or 'nothing'}."
+            raise InputError(f"{name} has no dataset {path}.", hint)
         if isinstance(link, h5py.SoftLink):
             base = "" if link.path.startswith("/") else current.name.rstrip("/")
             rest = "/".join(parts[number + 1 :])

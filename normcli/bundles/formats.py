@@ -60,7 +60,7 @@ def read_bundle(path: str, choose: Choose = everything) -> Bundle:
     module = _format(file)
     if module is None:
         if not os.path.exists(file):
-            raise InputError(f"{file} does not exist.")
+            raise InputError(f"{file} does not exist.", "Check the name.")
         raise InputError(f"The suffix of {file} tells no format that normcli reads.", _KNOWN)
     full: dict[str, str] = {}
 

@@ -41,7 +41,7 @@ def _status(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist.") from error
+        raise InputError(f"{path} does not exist.", "Check the name.") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {one_line(error)}.") from error
 

@@ -96,7 +96,8 @@ def _apply_several(
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
-    from normcli.api.applying import apply_array, output_names
+    from normcli.api.applying import apply_array
+    from normcli.api.several import output_names
     from normcli.cli.running import os_error_text
     from normcli.cli.streams import emit_json
     from normcli.cli.summaries import plan_rows

@@ -59,7 +59,9 @@ class MovingStatistics:
 
     @classmethod
     def begin(cls, rule: MovingRule, shape: tuple[int, ...]) -> MovingStatistics:
-        """Return the start of the moving statistics: mean 0, variance 1."""
+        """Return the start of the moving statistics: mean 0, variance 1, or not a number yet."""
+        if rule.start == "first-batch":
+            return cls(rule, np.full(shape, np.nan), np.full(shape, np.nan))
         return cls(rule, np.zeros(shape), np.ones(shape))
 
     def fold(self, batch: Moments, nonfinite: str = "omit") -> MovingStatistics:
@@ -68,7 +70,8 @@ class MovingStatistics:
         Raises
         ------
         DataPolicyError
-            When an unbiased variance meets a batch with one element in a group.
+            When an unbiased variance meets a batch with one element in a group, or the plain
+            average of batches one without a finite value.
         """
         ddof = 1 if self.rule.variance == "unbiased" else 0
         if ddof and np.any(batch.count == 1):
@@ -82,19 +85,34 @@ class MovingStatistics:
             # A NaN in one batch stays in an average for good, as in every framework.
             mean = np.where(batch.nonfinite > 0, np.nan, mean)
             variance = np.where(batch.nonfinite > 0, np.nan, variance)
-        first = self.batches == 0 and self.rule.start == "first-batch"
         if self.rule.momentum is None:
+            if nonfinite == "omit" and np.any(batch.count == 0):
+                raise DataPolicyError(
+                    f"Batch {self.batches + 1} has a group without a finite value, which cannot "
+                    "be averaged with the other batches.",
+                    "Use a larger --batch-size, --momentum M, or the pooled statistics.",
+                )
             weight = 1.0 / (self.batches + 1)
             mean = self.mean + (mean - self.mean) * weight if self.batches else mean
             variance = (
                 self.variance + (variance - self.variance) * weight if self.batches else variance
             )
-        elif not first:
+        else:
             old, new = self.rule.momentum, 1.0 - self.rule.momentum
-            mean = old * self.mean + new * mean
-            variance = old * self.variance + new * variance
+            first = self._unstarted(nonfinite)
+            mean = np.where(first, mean, old * self.mean + new * mean)
+            variance = np.where(first, variance, old * self.variance + new * variance)
         if nonfinite == "omit":
             # A batch without a finite element in a group says nothing about that group.
             mean = np.where(batch.count == 0, self.mean, mean)
             variance = np.where(batch.count == 0, self.variance, variance)
         return replace(self, mean=mean, variance=variance, batches=self.batches + 1)
+
+    def _unstarted(self, nonfinite: str) -> np.ndarray | bool:
+        """Return which groups take their first batch as it is."""
+        if self.rule.start != "first-batch":
+            return False
+        if nonfinite == "omit":
+            # A group may have no finite value in the first batch, so each one starts by itself.
+            return np.isnan(self.mean)
+        return self.batches == 0

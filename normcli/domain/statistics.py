@@ -103,7 +103,10 @@ class Statistics:
             return pooled_estimate(self.moments, self.spec)
         if self.given is not None:
             return self.given
-        raise InputError("The statistics hold neither moments nor a mean and a variance.")
+        raise InputError(
+            "These statistics hold neither moments nor a mean and a variance.",
+            "Of more than a million groups they stay in their file; apply with --stats FILE.",
+        )
 
     def estimate(self, which: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and variance to normalize with.

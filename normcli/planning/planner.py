@@ -125,15 +125,15 @@ def plan_apply(
         if fused is not None:
             reason = "one pass: each block holds whole groups, is measured and normalized at once"
             return _plan((fused,), source, resources, held, kernel, reason, in_order)
-    why = (
-        "the statistics belong to the whole dataset"
-        if per_dataset
-        else f"one group of {_size(geometry.group_size * source.dtype.itemsize)} outgrows a block"
-    )
+    if per_dataset:
+        why, remedy = "the statistics belong to the whole dataset", ""
+    else:
+        group = _size(geometry.group_size * source.dtype.itemsize)
+        why, remedy = f"one group of {group} outgrows a block", ", or give more --memory"
     if source.storage == "stream":
         raise PlanError(
             f"Two passes are needed, because {why}, but a pipe can be read only once.",
-            "Fit first and pass --stats, write the input to a file, or use more --memory.",
+            f"Fit first and pass --stats, or write the input to a file{remedy}.",
         )
     passes = (
         PassPlanner(source, geometry, available).measure(),

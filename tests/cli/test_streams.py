@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -184,11 +185,23 @@ def test_nohup_is_respected(folder: Path):
     assert Path("s.json").exists()
 
 
+# Linux counts the peak memory of a process from before its exec, so a small process starts it.
+MEASURED = (
+    "import resource, subprocess, sys\n"
+    "code = subprocess.call(sys.argv[2:])\n"
+    "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024\n"
+    "open(sys.argv[1], 'w').write(str(peak))\n"
+    "sys.exit(code)\n"
+)
+
+
 def _piped(rows: int, columns: int, folder: Path) -> tuple[int, int, int]:
     """Send an array through apply, in pieces; return exit code, bytes back, peak memory."""
+    peak = folder / "peak.txt"
+    command = [NORMCLI, "apply", "-", "-o", "-", "--mode", "layer", "--memory", "64MiB", "-q"]
     sink = subprocess.Popen(["wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process = subprocess.Popen(
-        [NORMCLI, "apply", "-", "-o", "-", "--mode", "layer", "--memory", "64MiB", "-q"],
+        [sys.executable, "-c", MEASURED, str(peak), *command],
         stdin=subprocess.PIPE,
         stdout=sink.stdin,
         stderr=subprocess.PIPE,
@@ -212,9 +225,8 @@ def _piped(rows: int, columns: int, folder: Path) -> tuple[int, int, int]:
             process.stdin.close()
         except BrokenPipeError:
             pytest.fail(process.stderr.read().decode())
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        return process.returncode, int(sink.stdout.read()), usage.ru_maxrss * 1024
+        code = process.wait()
+        return code, int(sink.stdout.read()), int(peak.read_text())
 
 
 def test_a_big_pipe_takes_little_memory(folder: Path):

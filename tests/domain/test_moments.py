@@ -72,7 +72,9 @@ def assert_close(a: Moments, b: Moments) -> None:
     largest = np.where(np.isfinite(largest), largest, 0.0)
     assert np.all(np.abs(a.mean - b.mean) <= 1e-12 * largest)
     # The sum of squares is good to 1e-12 of itself, or to what a rounded mean does to it.
-    slack = 1e-12 * np.maximum(a.m2, b.m2) + a.count * (4 * np.spacing(largest)) ** 2
+    error = 4 * np.spacing(largest)
+    slack = 1e-12 * np.maximum(a.m2, b.m2) + a.count * error**2
+    slack += 2 * error * np.sqrt(a.count * np.maximum(a.m2, b.m2))
     assert np.all(np.abs(a.m2 - b.m2) <= slack)
 
 

@@ -126,3 +126,29 @@ def test_nothing_at_all_leaves_the_start():
     moving = folded(MovingRule(0.9, (4,)), [empty, empty])
     np.testing.assert_array_equal(moving.mean, [0.0, 0.0])
     np.testing.assert_array_equal(moving.variance, [1.0, 1.0])
+
+
+def test_a_group_without_values_in_the_first_batch_starts_later():
+    rule = MovingRule(0.5, (2,), start="first-batch")
+    moving = MovingStatistics.begin(rule, (2,))
+    first = Moments(
+        np.array([0, 2]),
+        np.array([0.0, 3.0]),
+        np.array([0.0, 2.0]),
+        np.array([np.inf, 2.0]),
+        np.array([-np.inf, 4.0]),
+        np.array([2, 0]),
+    )
+    second = Moments(
+        np.array([2, 2]),
+        np.array([5.0, 5.0]),
+        np.array([2.0, 2.0]),
+        np.array([4.0, 4.0]),
+        np.array([6.0, 6.0]),
+        np.array([0, 0]),
+    )
+    after = moving.fold(first).fold(second)
+    np.testing.assert_array_equal(after.mean, [5.0, 4.0])
+    np.testing.assert_array_equal(after.variance, [1.0, 1.0])
+    with pytest.raises(DataPolicyError, match="without a finite value"):
+        MovingStatistics.begin(MovingRule(None, (2,)), (2,)).fold(first)

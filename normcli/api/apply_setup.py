@@ -1,0 +1,197 @@
+"""What one apply will do, settled before anything is read or written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from normcli.api.options import ApplyOptions, RunOptions
+from normcli.api.parameters import (
+    Known,
+    affine_for,
+    known_statistics,
+    require_fit,
+    supplied_statistics,
+)
+from normcli.api.preparing import (
+    batch_sizes,
+    check_expectations,
+    describe,
+    fitted_spec,
+    new_spec,
+    resolve_layout,
+)
+from normcli.api.sidecars import check_sidecar, default_sidecar, refuse_shared
+from normcli.arrays.access import ArraySink, ArraySource
+from normcli.arrays.opening import make_sink, output_info
+from normcli.arrays.paths import parse_path
+from normcli.domain.affine import Affine
+from normcli.domain.dtypes import is_float, output_dtype, parse_dtype
+from normcli.domain.geometry import bind
+from normcli.domain.statistics import Statistics, constant_groups
+from normcli.engine.events import Observer
+from normcli.engine.report import damped_groups
+from normcli.errors import DataPolicyError, UsageError
+from normcli.planning.planner import GROUPS_IN_MEMORY
+
+
+class ApplySetup:
+    """One apply, settled: its statistics, its parameters and its outputs.
+
+    Everything that can be refused before an element is read is refused here.
+
+    Parameters
+    ----------
+    source : ArraySource
+        The input.
+    input_name, output : str
+        Names as the user wrote them.
+    options : ApplyOptions
+        What to normalize with.
+    run : RunOptions
+        Whether outputs may be replaced.
+    observer : Observer
+        Hears which layout was taken.
+
+    Attributes
+    ----------
+    spec, geometry : NormSpec, Geometry
+        Axes and formula, bound to the input.
+    known : Known or None
+        Statistics that need not be measured.
+    affine : Affine
+        Scale and bias in the shape of the scale axes.
+    dtype : numpy.dtype
+        Of the output.
+    sink : ArraySink
+        The output, not yet laid out.
+    sidecar : str or None
+        Name of the statistics that are written beside it.
+    by_block : bool
+        Whether statistics outgrow memory.
+    """
+
+    def __init__(
+        self,
+        source: ArraySource,
+        input_name: str,
+        output: str,
+        options: ApplyOptions,
+        run: RunOptions,
+        observer: Observer,
+    ) -> None:
+        self.source, self.output, self.options = source, output, options
+        self.overwrite, self.observer = run.overwrite, observer
+        info = source.info
+        known = known_statistics(options)
+        if known is not None:
+            self.spec = fitted_spec(options, known.statistics.spec)
+            layout = self.spec.layout
+        else:
+            layout = resolve_layout(options, source, observer)
+            self.spec = new_spec(options, layout, info)
+        recorded = known.statistics.affine if known is not None else Affine()
+        check_expectations(options, source, layout)
+        self._check_training()
+        if options.training:
+            sizes = batch_sizes(options.batch_size)
+            assert sizes is not None
+            self.spec = self.spec.by_batches(sizes[0])
+            known = None
+        self.geometry = bind(self.spec, info.shape)
+        described = describe(source)
+        if known is None and not options.training:
+            supplied = supplied_statistics(options, self.spec, self.geometry, described)
+            known = Known(supplied) if supplied is not None else None
+        if known is not None:
+            require_fit(known, self.geometry, source.name)
+        elif options.inverse:
+            raise UsageError(
+                "--inverse needs the statistics that the data were normalized with.",
+                "Give --stats OUTPUT.stats.json, or --mean and --variance.",
+            )
+        elif options.estimate is not None:
+            raise UsageError("--estimate chooses among the statistics of --stats; give --stats.")
+        self.known: Known | None = known
+        self.described = described
+        self.affine = affine_for(options, self.geometry, self.spec, recorded)
+        self.dtype = self._dtype()
+        self.sink_info = output_info(info, self.dtype, output)
+        groups = self.geometry.group_count
+        self.by_block = (
+            known.stored is not None
+            if known is not None
+            else not self.spec.per_dataset and groups > GROUPS_IN_MEMORY
+        )
+        self.sidecar = self._sidecar_name(groups)
+        self.sink: ArraySink = make_sink(output, {"": self.sink_info}, run.overwrite)
+        if self.sidecar is not None:
+            refuse_shared(self.sidecar, [input_name], output)
+            check_sidecar(self.sidecar, run.overwrite, groups, self.by_block)
+        if known is not None and known.stored is None:
+            self.refuse_damped(known.statistics)
+
+    def _check_training(self) -> None:
+        options = self.options
+        sizes = batch_sizes(options.batch_size)
+        if not options.training:
+            if sizes is not None:
+                raise UsageError("--batch-size of an apply needs --training.")
+            return
+        if sizes is None or len(sizes) != 1:
+            raise UsageError("--training needs one --batch-size.", "For example --batch-size 32.")
+        if options.mean is not None or options.variance is not None or options.estimate:
+            raise UsageError(
+                "--training normalizes each batch by its own statistics; leave --mean, "
+                "--variance and --estimate out."
+            )
+
+    def _dtype(self) -> np.dtype:
+        if self.options.dtype is None:
+            return output_dtype(self.source.info.dtype)
+        dtype = parse_dtype(self.options.dtype)
+        if not is_float(dtype) and not self.options.inverse:
+            raise UsageError(
+                f"Normalized values are no integers; --dtype {dtype} would lose them.",
+                "Use float32, float64 or float16; integers go with --inverse.",
+            )
+        return dtype
+
+    def _sidecar_name(self, groups: int) -> str | None:
+        wanted = self.options.stats_out
+        if self.known is not None and self.known.stored is not None:
+            if isinstance(wanted, str | Path):
+                raise UsageError(
+                    f"The statistics of {groups} groups stay where they are, in "
+                    f"{self.options.stats}.",
+                    "Leave --stats-out out.",
+                )
+            return None
+        if wanted is False:
+            return None
+        if wanted is not True:
+            return str(wanted)
+        if self.output == "-":
+            return None
+        container = parse_path(self.output, "output").container
+        return default_sidecar(str(container), groups)
+
+    def refuse_damped(self, statistics: Statistics) -> None:
+        """Refuse an epsilon that nobody asked for, where it would flatten a dataset."""
+        spec = self.spec
+        if spec.epsilon_given or not spec.per_dataset or self.options.inverse:
+            return
+        variance = statistics.estimate(self.options.estimate)[1]
+        flat = np.zeros(variance.shape, bool)
+        if statistics.moments is not None:
+            flat = constant_groups(statistics.moments, statistics.source.dtype)
+        damped = damped_groups(spec, variance, flat)
+        if damped.any():
+            smallest = float(variance[damped].min())
+            raise DataPolicyError(
+                f"The default epsilon {spec.epsilon:g} exceeds 1 % of the variance of "
+                f"{int(damped.sum())} of {damped.size} groups (the smallest is {smallest:.3g}); "
+                "it would flatten them.",
+                "--epsilon 0 is exact; --epsilon E takes the responsibility for E.",
+            )

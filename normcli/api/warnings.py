@@ -1,0 +1,32 @@
+"""What a run warns of, once its groups are counted."""
+
+from __future__ import annotations
+
+from normcli.domain.norm_spec import NormSpec
+from normcli.engine.events import Observer
+from normcli.engine.report import Tally
+
+
+def warn_of(counts: Tally, spec: NormSpec, observer: Observer) -> None:
+    """Tell of groups without spread or values, and of an epsilon that flattens groups."""
+    if counts.constant and spec.convention is None:
+        observer.warn(
+            f"{counts.constant} of {counts.groups} groups are constant "
+            f"({_listed(counts.constant_names, counts.constant)}); they become their bias."
+        )
+    if counts.empty:
+        observer.warn(
+            f"{counts.empty} of {counts.groups} groups hold no finite value "
+            f"({_listed(counts.empty_names, counts.empty)})."
+        )
+    if counts.damped and not (spec.epsilon_given and spec.convention is None):
+        observer.warn(
+            f"Epsilon {spec.epsilon:g} exceeds 1 % of the variance of {counts.damped} of "
+            f"{counts.groups} groups ({_listed(counts.damped_names, counts.damped)}); "
+            "it flattens them.",
+            "--epsilon 0 is exact.",
+        )
+
+
+def _listed(names: tuple[str, ...], total: int) -> str:
+    return "; ".join(names) + ("; …" if total > len(names) else "")
