@@ -72,6 +72,20 @@ def _extremes_row(row: Any, ext: Any) -> None:
 
 
 @jit(LANES)
+def _extremes_four_rows(one: Any, two: Any, three: Any, four: Any, ext: Any) -> None:
+    for j in range(one.size):
+        a, b, c, d = one[j], two[j], three[j], four[j]
+        least = a if a < b else b
+        other = c if c < d else d
+        least = least if least < other else other
+        ext[j] = least if least < ext[j] else ext[j]
+        most = a if a > b else b
+        other = c if c > d else d
+        most = most if most > other else other
+        ext[PITCH + j] = most if most > ext[PITCH + j] else ext[PITCH + j]
+
+
+@jit(LANES)
 def _finite_extremes_row(row: Any, acc: Any) -> None:
     for j in range(row.size):
         value = np.float64(row[j])
@@ -89,26 +103,27 @@ def _sum_tile(tile: Any, stride: int, width: int, height: int, acc: Any, ext: An
     for j in range(width):
         acc[TOTAL + j] = 0.0
         acc[SQUARES + j] = 0.0
+        ext[j] = tile[j]
+        ext[PITCH + j] = tile[j]
     i = 0
+    # Four rows at a time stay in the L1 cache for their extremes, and share the accumulators.
     while i + 4 <= height:
         one = tile[i * stride : i * stride + width]
         two = tile[(i + 1) * stride : (i + 1) * stride + width]
         three = tile[(i + 2) * stride : (i + 2) * stride + width]
         four = tile[(i + 3) * stride : (i + 3) * stride + width]
         _sum_four_rows(one, two, three, four, acc)
+        _extremes_four_rows(one, two, three, four, ext)
         i += 4
     while i < height:
-        _sum_row(tile[i * stride : i * stride + width], acc)
+        row = tile[i * stride : i * stride + width]
+        _sum_row(row, acc)
+        _extremes_row(row, ext)
         i += 1
     finite = True
     for j in range(width):
         finite &= abs(acc[TOTAL + j]) < np.inf
     if finite:
-        for j in range(width):
-            ext[j] = tile[j]
-            ext[PITCH + j] = tile[j]
-        for i in range(1, height):
-            _extremes_row(tile[i * stride : i * stride + width], ext)
         for j in range(width):
             acc[COUNT + j] = height
             acc[LOW + j] = min(acc[LOW + j], np.float64(ext[j]))
