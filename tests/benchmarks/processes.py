@@ -96,9 +96,9 @@ def _overhead(blocks: int) -> Row:
     info = ArrayInfo((blocks,), np.dtype("f4"))
     grid = Grid((blocks,), (1,))
     work = Pass("measure", grid, 4, info.nbytes, 0, "one element a block")
-    plan = Plan((work,), 1, 1 << 30, 0, "numpy", "overhead")
+    plan = Plan((work,), 1, 1 << 30, 0, "numba", "overhead")
     job = MeasureJob(
-        _Nothing("nothing", info), Geometry((blocks,), (), (), (blocks,)), Walk(grid), "numpy"
+        _Nothing("nothing", info), Geometry((blocks,), (), (), (blocks,)), Walk(grid), "numba"
     )
     begin = time.process_time()
     Runner(plan, ThreadScheduler(1), Observer()).measure(work, job, HeldMoments(()))
