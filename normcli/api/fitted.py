@@ -12,7 +12,7 @@ from normcli.api.parameters import Known, require_fit
 from normcli.bundles.statistics_file import read_statistics as read_file
 from normcli.bundles.statistics_file import write_statistics
 from normcli.domain.affine import Affine
-from normcli.domain.dtypes import output_dtype
+from normcli.domain.dtypes import output_dtype, parse_dtype
 from normcli.domain.geometry import bind
 from normcli.domain.statistics import Statistics
 from normcli.domain.transform import Normalizer, backward, forward, normalizer
@@ -142,7 +142,7 @@ class FittedStatistics:
         axes = ", ".join(spec.layout.axis_label(axis) for axis in spec.scale_axes)
         affine = Affine(affine.scale, affine.bias).fitted(geometry.scale_shape, axes)
         transform = (backward if inverse else forward)(self._normalizer(estimate), affine)
-        target = output_dtype(array.dtype) if dtype is None else np.dtype(dtype)
+        target = output_dtype(array.dtype) if dtype is None else parse_dtype(dtype)
         start = (0,) * array.ndim
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
         apply = kernels(choose(array.nbytes)).transform

@@ -222,7 +222,9 @@ def _codecs(array: zarr.Array) -> dict[str, Any]:
         label = "name"
         codecs["chunk_key_encoding"] = metadata.chunk_key_encoding.to_dict()
         if array.shards:
-            codecs["index_location"] = metadata.codecs[0].index_location.value
+            # A string since zarr 3.2, an enumeration before.
+            location = metadata.codecs[0].index_location
+            codecs["index_location"] = getattr(location, "value", location)
     codecs["filters"] = [config for config in filters if config[label] in _KEPT_FILTERS]
     lossy = any(config[label] in _LOSSY_COMPRESSORS for config in configs)
     codecs["compressors"] = "auto" if lossy else configs
