@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -16,6 +16,7 @@ from normcli.arrays.access import ArrayEntry
 from normcli.arrays.attributes import plain_attrs
 from normcli.arrays.files import file_identity, first_bytes, require_file, wrong_content
 from normcli.arrays.handles import PerProcess
+from normcli.arrays.hdf5_chunks import BlockReader, direct_reader
 from normcli.arrays.hdf5_guard import safe_dataset
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
@@ -30,6 +31,12 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Else a file that asks for an unknown filter makes HDF5 load every library in these folders.
 while h5py.h5pl.size():
     h5py.h5pl.remove(0)
+
+
+class _Opened(NamedTuple):
+    file: h5py.File
+    dataset: h5py.Dataset
+    direct: BlockReader | None
 
 
 class Hdf5Source:
@@ -61,17 +68,20 @@ class Hdf5Source:
             raise _unreadable(self.name, error) from error
         finally:
             file.close()
-        opener = partial(_open_dataset, self._path, inner, _cache_bytes(self.info))
+        opener = partial(_open_reader, self._path, inner, self.info, self.name)
         self._handle = PerProcess(opener, _close)
 
     def read(self, block: Block) -> np.ndarray:
         """Return the elements of `block`."""
-        values = np.empty(block.shape, self.info.dtype.newbyteorder("="))
-        if not values.size:
-            return values
-        _, dataset = self._handle.get()
+        native = self.info.dtype.newbyteorder("=")
+        if not block.size:
+            return np.empty(block.shape, native)
+        handle = self._handle.get()
+        if handle.direct is not None:
+            return handle.direct.read(block)
+        values = np.empty(block.shape, native)
         try:
-            dataset.read_direct(values, source_sel=block.slices or ())
+            handle.dataset.read_direct(values, source_sel=block.slices or ())
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             where = f"{self.name} at {block.start}"
             raise _unreadable(where, error) from error
@@ -139,8 +149,22 @@ def _open_dataset(path: Path, inner: str, cache_bytes: int) -> tuple[h5py.File, 
         raise _unreadable(f"{path}/{inner}", error) from error
 
 
-def _close(handle: tuple[h5py.File, h5py.Dataset]) -> None:
-    handle[0].close()
+def _open_reader(path: Path, inner: str, info: ArrayInfo, name: str) -> _Opened:
+    cache_bytes = _cache_bytes(info)
+    file, dataset = _open_dataset(path, inner, cache_bytes)
+    try:
+        return _Opened(file, dataset, direct_reader(file, dataset, info, name, cache_bytes))
+    except BaseException as error:
+        file.close()
+        if not isinstance(error, (OSError, RuntimeError, ValueError, TypeError, KeyError)):
+            raise
+        raise _unreadable(name, error) from error
+
+
+def _close(handle: _Opened) -> None:
+    if handle.direct is not None:
+        handle.direct.close()
+    handle.file.close()
 
 
 def _require_readable(dataset: h5py.Dataset, name: str) -> ArrayInfo:

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from normcli.arrays.hdf5 import ROOT_ATTR
+from normcli.arrays.hdf5_encode import ChunkEncoder
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import is_bfloat16
 from normcli.domain.grid import Block
@@ -61,24 +62,39 @@ class Hdf5Sink:
         self._draft = Draft.beside(path, overwrite)
         self._lock = threading.Lock()
         self._file: h5py.File | None = None
+        self._encoders: dict[str, ChunkEncoder] = {}
 
     def create(self) -> None:
         """Lay out the datasets."""
         try:
             self._file = h5py.File(self._draft.path, "x", libver=_VERSION)
             for key, info in self.arrays.items():
-                _create_dataset(self._file, self._paths[key], info)
+                dataset = _create_dataset(self._file, self._paths[key], info)
+                encoder = ChunkEncoder.of(dataset)
+                if encoder is not None:
+                    self._encoders[key] = encoder
         except _FAILURES as error:
             raise self._failed(error) from error
 
     def write(self, array: str, block: Block, values: np.ndarray) -> None:
-        """Write the elements of `block` of one array."""
-        with self._lock:
-            try:
-                if values.size:
+        """Write the elements of `block` of one array.
+
+        Whole chunks are filtered in the calling thread, and only their bytes wait for the lock.
+        """
+        encoder = self._encoders.get(array)
+        try:
+            if not values.size:
+                return
+            if encoder is None or not encoder.takes(block, values):
+                with self._lock:
                     self._opened()[self._paths[array]][block.slices] = values
-            except _FAILURES as error:
-                raise self._failed(error) from error
+                return
+            for place, data, mask in encoder.encode(block, values):
+                with self._lock:
+                    dataset = self._opened()[self._paths[array]]
+                    dataset.id.write_direct_chunk(place, data, mask)
+        except _FAILURES as error:
+            raise self._failed(error) from error
 
     def annotate(self, attrs: Mapping[str, Any]) -> None:
         """Set attributes, kept as JSON text in the root attribute ``normcli``."""
@@ -136,7 +152,7 @@ class Hdf5Sink:
         return OutputError(f"{self.name} could not be written: {error}.")
 
 
-def _create_dataset(file: h5py.File, path: str, info: ArrayInfo) -> None:
+def _create_dataset(file: h5py.File, path: str, info: ArrayInfo) -> h5py.Dataset:
     options: dict[str, Any] = {}
     if info.chunks and info.ndim and all(info.shape):
         options = {name: value for name, value in info.codecs.items() if value is not None}
@@ -148,6 +164,7 @@ def _create_dataset(file: h5py.File, path: str, info: ArrayInfo) -> None:
             dim.label = label
     for name, value in info.attrs.items():
         _set_attr(dataset, name, value)
+    return dataset
 
 
 def _set_attr(dataset: h5py.Dataset, name: str, value: Any) -> None:

@@ -30,6 +30,25 @@ _KEPT_FILTERS = {"shuffle", "numcodecs.shuffle", "transpose"}
 _LOSSY_COMPRESSORS = {"zfpy", "numcodecs.zfpy"}
 
 
+def _share_cores() -> None:
+    """Keep zarr's own threads from multiplying with those that blocks are worked on with.
+
+    zarr decodes up to 10 chunks of each read at once, on 32 threads or more. With two blocks in
+    flight on 2 cores, 4 at once on 2 threads fitted lz4 chunks 1.4 times and applied 2 times as
+    fast. Settings that a user made are kept.
+    """
+    settings = {}
+    if zarr.config.get("async.concurrency") == 10:
+        settings["async.concurrency"] = 4
+    if zarr.config.get("threading.max_workers") is None:
+        settings["threading.max_workers"] = len(os.sched_getaffinity(0))
+    zarr.config.set(settings)
+
+
+if hasattr(os, "sched_getaffinity"):
+    _share_cores()
+
+
 class ZarrSource:
     """An array of a Zarr store.
 

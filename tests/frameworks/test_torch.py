@@ -235,7 +235,7 @@ def test_instance_norm(torch, functional, desk, seed, dtype, shape):
     )
 
 
-TRAILING = [((33, 17), 1), ((4, 6, 19), 1), ((5, 7, 9), 2), ((3, 4, 6, 8), 2), ((6, 4, 5, 7), 3)]
+TRAILING = [((33, 17), 1), ((4, 6, 19), 1), ((5, 7, 9), 2), ((6, 4, 5, 7), 3)]
 
 
 @pytest.mark.parametrize(("shape", "trailing"), TRAILING, ids=str)
