@@ -33,7 +33,7 @@ from normcli.kernels.pieces import Dense, Piece, cut, region_shape
 
 # Fewer lanes than this are widened by taking several rows as one, to about LANES.
 NARROW = 64
-LANES = 256
+LANES = 1024
 # Rows shorter than this become lanes where at least TALL of them fall into each group.
 SHORT = 64
 TALL = 32
