@@ -250,7 +250,10 @@ def _add_part(
     high: Any,
     bad: Any,
 ) -> Callable[..., Any]:
-    if flat.dtype in (types.uint8, types.int8):
+    bytes_ = flat.dtype in (types.uint8, types.int8)
+    shorts = flat.dtype in (types.uint16, types.int16) and isinstance(half, types.NoneType)
+    if bytes_ or shorts:
+        sums = _byte_sums if bytes_ else _short_sums
 
         def exact(
             flat: Any,
@@ -269,33 +272,10 @@ def _add_part(
             bad: Any,
         ) -> None:
             tile = flat[first:last]
-            total, squares = _byte_sums(tile)
+            total, squares = sums(tile)
             _add_integers(tile, total, squares, g, count, mean, tail, m2, low, high)
 
         return exact
-    if flat.dtype in (types.int16, types.uint16) and isinstance(half, types.NoneType):
-
-        def short(
-            flat: Any,
-            first: Any,
-            last: Any,
-            half: Any,
-            scratch: Any,
-            pair: Any,
-            g: Any,
-            count: Any,
-            mean: Any,
-            tail: Any,
-            m2: Any,
-            low: Any,
-            high: Any,
-            bad: Any,
-        ) -> None:
-            tile = flat[first:last]
-            total, squares = _short_sums(tile)
-            _add_integers(tile, total, squares, g, count, mean, tail, m2, low, high)
-
-        return short
 
     def widened(
         flat: Any,
