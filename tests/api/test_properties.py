@@ -155,6 +155,9 @@ def test_the_moving_average_has_the_same_bits_everywhere(made, data):
         "momentum": data.draw(st.sampled_from([0.9, 0.5, "cumulative"]), "momentum"),
         "batch_size": data.draw(st.sampled_from([1, 2, 3, (2, 1), (4, 2, 3)]), "batch_size"),
     }
+    if options["momentum"] == "cumulative":
+        # A plain average refuses batches without a finite value.
+        x = np.nan_to_num(x, nan=1.0, posinf=2.0, neginf=-2.0)
     with folder() as place:
         base = normcli.fit(store(place, "base", x), memory=AMPLE, workers=1, **options)
         for storage in STORAGES:

@@ -1,0 +1,11 @@
+"""The same examples in every run, so that a change of the code is what changes an outcome.
+
+``HYPOTHESIS_PROFILE=default`` searches afresh.
+"""
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("fixed", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
