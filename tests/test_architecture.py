@@ -20,11 +20,12 @@ ROOT = Path(normcli.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "publishing": {"errors"},
+    "isolation": {"errors"},
     "domain": {"errors"},
     "kernels": {"errors", "domain"},
     "planning": {"errors", "domain"},
-    "arrays": {"errors", "domain", "publishing"},
-    "bundles": {"errors", "domain", "publishing"},
+    "arrays": {"errors", "domain", "publishing", "isolation"},
+    "bundles": {"errors", "domain", "publishing", "isolation"},
     "engine": {"errors", "domain", "kernels", "planning", "arrays", "bundles"},
     "api": {
         "errors",

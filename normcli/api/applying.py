@@ -15,7 +15,14 @@ import numpy as np
 from normcli.api.apply_setup import ApplySetup
 from normcli.api.options import ApplyOptions, RunOptions
 from normcli.api.parameters import Known, stored_arrays
-from normcli.api.preparing import make_scheduler, provenance, resources
+from normcli.api.preparing import (
+    input_rules,
+    make_scheduler,
+    provenance,
+    require_unchanged,
+    resources,
+    warn_of_missing,
+)
 from normcli.api.sidecars import StoredSidecar
 from normcli.api.warnings import warn_of
 from normcli.arrays.opening import open_source, refuse_same
@@ -79,7 +86,8 @@ def apply_array(
     begin = time.perf_counter()
     refuse_same(output, [input_name])
     with ExitStack() as stack:
-        source = stack.enter_context(closing(open_source(input_name)))
+        source = stack.enter_context(closing(open_source(input_name, input_rules(options))))
+        warn_of_missing(source, observer)
         setup = ApplySetup(source, input_name, output, options, run, observer)
         scheduler = stack.enter_context(closing(make_scheduler(run)))
         scheduler.accept(source, setup.sink)
@@ -117,6 +125,7 @@ class _Applying:
         if setup.known is not None:
             tables = self._known_tables(setup.known)
             written = self._apply(tables, None)
+            require_unchanged(setup.source, setup.state)
             counts = Tally(groups=setup.geometry.group_count)
             if setup.known.statistics.moments is not None:
                 counts = tally(
@@ -137,6 +146,7 @@ class _Applying:
                 setup.refuse_damped(statistics)
                 tables = self._known_tables(Known(statistics))
                 written = self._apply(tables, None)
+            require_unchanged(setup.source, setup.state)
             counts = tally(held.moments, setup.spec, setup.described.dtype)
             warn_of(counts, setup.spec, setup.observer)
             self._write_sidecar(statistics)
@@ -170,6 +180,7 @@ class _Applying:
                 written = self._apply(None, sidecar.moments)
             else:
                 self._measure(sidecar.moments)
+            require_unchanged(setup.source, setup.state)
             counts = sidecar.moments.tally
             warn_of(counts, setup.spec, setup.observer)
             sidecar.publish(setup.described, provenance())
@@ -177,6 +188,7 @@ class _Applying:
             stored = StoredTables(stored_arrays(place), setup.spec, setup.described.dtype)
             try:
                 written = self._apply(stored, None)
+                require_unchanged(setup.source, setup.state)
             except BaseException:
                 self._withdraw_sidecar()
                 raise
@@ -254,6 +266,8 @@ class _Applying:
             written_mean=float(written.mean) if any_finite else None,
             written_std=float(np.sqrt(written.variance())) if any_finite else None,
             written_nonfinite=int(written.nonfinite),
+            chunks=setup.source.missing.total,
+            missing_chunks=setup.source.missing.missing,
             bytes_read=plan.bytes_read,
             bytes_written=plan.bytes_written,
             seconds=seconds,

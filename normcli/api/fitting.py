@@ -13,11 +13,15 @@ from normcli.api.options import FitOptions, RunOptions
 from normcli.api.preparing import (
     check_expectations,
     describe,
+    input_rules,
+    input_state,
     make_scheduler,
     new_spec,
     provenance,
+    require_unchanged,
     resolve_layout,
     resources,
+    warn_of_missing,
 )
 from normcli.api.sidecars import StoredSidecar, check_sidecar, refuse_shared
 from normcli.api.warnings import warn_of
@@ -93,8 +97,9 @@ def fit_arrays(
     if output is not None:
         refuse_shared(output, inputs)
         check_sidecar(output, run.overwrite)
+    rules = input_rules(options)
     with ExitStack() as stack:
-        source = stack.enter_context(closing(open_source(inputs[0])))
+        source = stack.enter_context(closing(open_source(inputs[0], rules)))
         layout = resolve_layout(options, source, observer)
         if len(inputs) > 1:
             if layout.batch_axis is None:
@@ -103,7 +108,10 @@ def fit_arrays(
                     "has no N.",
                     "Give a --layout with N.",
                 )
-            source = stack.enter_context(closing(open_joined(list(inputs), layout.batch_axis)))
+            source = stack.enter_context(
+                closing(open_joined(list(inputs), layout.batch_axis, rules))
+            )
+        warn_of_missing(source, observer)
         scheduler = stack.enter_context(closing(make_scheduler(run)))
         scheduler.accept(source)
         fit = _Fit(source, layout, output, options, run, observer)
@@ -132,6 +140,8 @@ def fit_arrays(
         written_mean=None,
         written_std=None,
         written_nonfinite=None,
+        chunks=source.missing.total,
+        missing_chunks=source.missing.missing,
         bytes_read=plan.bytes_read,
         bytes_written=0,
         seconds=time.perf_counter() - begin,
@@ -156,6 +166,7 @@ class _Fit:
         check_expectations(options, source, layout)
         self.source, self.layout, self.output = source, layout, output
         self.overwrite, self.observer = run.overwrite, observer
+        self.state = input_state(source)
         self.spec = new_spec(options, layout, source.info)
         self.geometry = bind(self.spec, source.info.shape)
         self.earlier = earlier_statistics(options.update)
@@ -206,6 +217,7 @@ class _Fit:
             held = HeldMoments(self.geometry.statistics_shape)
             runner.measure(work, job, held)
             moments = held.moments
+        require_unchanged(self.source, self.state)
         return self._finish(moments, moving, source)
 
     def _run_by_block(self, runner: Runner, job: MeasureJob, source: SourceDescription) -> Tally:
@@ -221,6 +233,7 @@ class _Fit:
             self.overwrite,
         ) as sidecar:
             runner.measure(work, job, sidecar.moments)
+            require_unchanged(self.source, self.state)
             sidecar.publish(source, provenance())
         warn_of(sidecar.moments.tally, self.spec, self.observer)
         return sidecar.moments.tally
@@ -292,4 +305,10 @@ def _extended(
     batch = layout.batch_axis
     if batch is not None and len(earlier.shape) == len(shape):
         shape[batch] += earlier.shape[batch]
-    return replace(new, shape=tuple(shape), inputs=(*earlier.inputs, *new.inputs))
+    return replace(
+        new,
+        shape=tuple(shape),
+        inputs=(*earlier.inputs, *new.inputs),
+        chunks=earlier.chunks + new.chunks,
+        missing_chunks=earlier.missing_chunks + new.missing_chunks,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any
 import normcli
 from normcli.api.options import NormOptions, RunOptions
 from normcli.arrays.access import ArraySource
+from normcli.arrays.rules import InputRules
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.axes import parse_axes, parse_levels
 from normcli.domain.layout import Layout, infer_layout, parse_layout
@@ -167,10 +169,73 @@ def batch_sizes(given: int | tuple[int, ...] | None) -> tuple[int, ...] | None:
     return sizes
 
 
+def input_rules(options: NormOptions) -> InputRules:
+    """Return how far inputs may reach, and what becomes of chunks that are not stored.
+
+    Raises
+    ------
+    UsageError
+        When `missing` is none of its words.
+    """
+    if options.missing not in (None, "fill", "omit", "error"):
+        raise UsageError(f"--missing {options.missing} is none of fill, omit and error.")
+    return InputRules(options.allow_external_refs, options.allow_symlinks, options.missing)
+
+
+def warn_of_missing(source: ArraySource, observer: Observer) -> None:
+    """Tell of chunks that are not stored."""
+    missing = source.missing
+    if not missing.missing:
+        return
+    what = "are read as " + str(missing.fill)
+    if missing.omitted:
+        what = "are left out of the statistics"
+    observer.warn(
+        f"{source.name}: {missing.missing} of {missing.total} chunks are not stored and {what}.",
+        "--missing omit leaves them out of the statistics, --missing error refuses them.",
+    )
+
+
 def describe(source: ArraySource) -> SourceDescription:
     """Return what identifies the data behind a source."""
     info = source.info
-    return SourceDescription(info.shape, info.dtype, info.dims, source.identity())
+    missing = source.missing
+    return SourceDescription(
+        info.shape, info.dtype, info.dims, source.identity(), missing.total, missing.missing
+    )
+
+
+def input_state(source: ArraySource) -> tuple[tuple[str, Any, Any], ...]:
+    """Return path, identity and inode of each input, by which a change of it is noticed."""
+    states = []
+    for entry in source.identity():
+        path = str(entry["path"])
+        inode = os.stat(path).st_ino if os.path.exists(path) else None
+        states.append((path, entry, inode))
+    return tuple(states)
+
+
+def require_unchanged(source: ArraySource, before: tuple[tuple[str, Any, Any], ...]) -> None:
+    """Refuse results of inputs that were written to, cut or replaced while they were read.
+
+    Parameters
+    ----------
+    source : ArraySource
+        The input.
+    before : tuple
+        Its `input_state` when the run began.
+
+    Raises
+    ------
+    InputError
+        When the size, the time of the last write, the sampled content or the inode differs.
+    """
+    for old, new in zip(before, input_state(source), strict=True):
+        if old != new:
+            raise InputError(
+                f"{old[0]} was changed while it was read.",
+                "Wait until it is complete, then start again.",
+            )
 
 
 def provenance() -> dict[str, Any]:

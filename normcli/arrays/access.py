@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from normcli.arrays.missing import MissingChunks, Part
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block
 
@@ -21,6 +22,7 @@ class ArraySource(Protocol):
 
     name: str
     info: ArrayInfo
+    missing: MissingChunks
 
     def read(self, block: Block) -> np.ndarray:
         """Return the elements of `block` in native byte order.
@@ -34,6 +36,10 @@ class ArraySource(Protocol):
         """
         ...
 
+    def stored_parts(self, block: Block) -> list[Part] | None:
+        """Return what of `block` counts in statistics, in its coordinates; None for all of it."""
+        ...
+
     def identity(self) -> tuple[Mapping[str, Any], ...]:
         """Return what identifies each input behind this source: path, size, mtime, fingerprint."""
         ...
@@ -41,6 +47,16 @@ class ArraySource(Protocol):
     def close(self) -> None:
         """Close the handles of this process."""
         ...
+
+
+class WholeSource:
+    """What is true of every source whose format stores all elements."""
+
+    missing = MissingChunks()
+
+    def stored_parts(self, block: Block) -> list[Part] | None:
+        """Return None: all of `block` is stored."""
+        return None
 
 
 class ArraySink(Protocol):

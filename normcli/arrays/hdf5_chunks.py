@@ -22,6 +22,7 @@ from normcli.arrays.handles import PerProcess
 from normcli.arrays.hdf5_filters import BadChunkError, Pipeline
 from normcli.arrays.npy import RawSource
 from normcli.arrays.npy_format import NpyHeader
+from normcli.arrays.retrying import read_at
 from normcli.arrays.runs import byte_view
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block, Grid
@@ -246,15 +247,13 @@ class _Chunked:
         return values
 
     def _read_into(self, view: memoryview, offset: int, begin: tuple[int, ...]) -> None:
-        done = 0
-        while done < len(view):
-            try:
-                count = os.preadv(self._descriptor, [view[done:]], offset + done)
-            except OSError as error:
-                raise read_error(f"{self._name} at {begin}", error) from error
-            if count == 0:
-                raise self._bad(begin, f"reaches beyond the end of the file, byte {offset + done}")
-            done += count
+        where = f"{self._name} at {begin}"
+        try:
+            done = read_at(self._descriptor, view, offset, where)
+        except OSError as error:
+            raise read_error(where, error) from error
+        if done < len(view):
+            raise self._bad(begin, f"reaches beyond the end of the file, byte {offset + done}")
 
     def _bad(self, begin: tuple[int, ...], what: str) -> InputError:
         return InputError(

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from normcli.arrays.access import WholeSource
 from normcli.arrays.files import file_identity, read_error, require_file
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.npy_format import NpyHeader, read_header, write_header
+from normcli.arrays.retrying import read_at
 from normcli.arrays.runs import Region, byte_view
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
@@ -29,7 +31,7 @@ from normcli.publishing import Draft, output_error
 _AT_ONCE = 1 << 30
 
 
-class RawSource:
+class RawSource(WholeSource):
     """Elements that lie contiguously in a file, after a header.
 
     Parameters
@@ -103,19 +105,16 @@ class RawSource:
     def _read_into(self, target: np.ndarray, offset: int) -> None:
         file = self._file.get()
         view = byte_view(target)
-        done = 0
-        while done < len(view):
-            try:
-                count = os.preadv(file, [view[done : done + _AT_ONCE]], offset + done)
-            except OSError as error:
-                raise read_error(self.name, error) from error
-            if count == 0:
-                raise InputError(
-                    f"{self.name} ended at byte {offset + done} while it was read; "
-                    f"it was {self._offset + self.info.nbytes} bytes long.",
-                    "Do not change an input while normcli reads it.",
-                )
-            done += count
+        try:
+            done = read_at(file, view, offset, self.name)
+        except OSError as error:
+            raise read_error(f"{self.name} at byte {offset}", error) from error
+        if done < len(view):
+            raise InputError(
+                f"{self.name} ended at byte {offset + done} while it was read; "
+                f"it was {self._offset + self.info.nbytes} bytes long.",
+                "Do not change an input while normcli reads it.",
+            )
 
 
 class NpySource(RawSource):

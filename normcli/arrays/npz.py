@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from normcli.arrays.access import ArrayEntry
+from normcli.arrays.access import ArrayEntry, WholeSource
 from normcli.arrays.files import (
     file_identity,
     first_bytes,
@@ -56,7 +56,7 @@ class NpzSource(RawSource):
         super().__init__(name, path, header, _data_offset(path, member), inner)
 
 
-class PackedNpzSource:
+class PackedNpzSource(WholeSource):
     """A compressed member of an NPZ file, decompressed to memory when it is opened.
 
     Parameters

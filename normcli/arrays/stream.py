@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 
+from normcli.arrays.access import WholeSource
 from normcli.arrays.npy_format import read_header, write_header
 from normcli.arrays.runs import byte_view
 from normcli.domain.array_info import ArrayInfo
@@ -37,7 +38,7 @@ class _Ordered:
         self._next = block.stop[0] if block.stop else 1
 
 
-class NpyStreamSource:
+class NpyStreamSource(WholeSource):
     """An NPY array that comes through a pipe, in C order.
 
     Parameters

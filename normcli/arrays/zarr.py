@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ from normcli.arrays.access import ArrayEntry
 from normcli.arrays.attributes import plain_attrs
 from normcli.arrays.files import read_error, require_folder
 from normcli.arrays.handles import PerProcess
+from normcli.arrays.missing import Part, counted, refuse_huge_chunk
+from normcli.arrays.retrying import retried
+from normcli.arrays.rules import STRICT, InputRules
+from normcli.arrays.zarr_codecs import OversizedChunkError, bound
+from normcli.arrays.zarr_documents import DOCUMENTS, ArrayDocument, read_document
+from normcli.arrays.zarr_links import require_inside
+from normcli.arrays.zarr_listing import list_store
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
@@ -24,7 +32,6 @@ from normcli.errors import InputError, NormcliError, SafetyError
 
 V2_DIMS = "_ARRAY_DIMENSIONS"
 ROOT_ATTR = "normcli"
-_DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 # Filters that neither lose precision nor belong to one range of values or one type.
 _KEPT_FILTERS = {"shuffle", "numcodecs.shuffle", "transpose"}
 _LOSSY_COMPRESSORS = {"zfpy", "numcodecs.zfpy"}
@@ -58,36 +65,57 @@ class ZarrSource:
         The folder of the store.
     inner : str
         Path of the array inside the store; empty for the root.
+    rules : InputRules
+        Whether links may lead out of the store, and what becomes of missing chunks.
 
     Raises
     ------
     InputError
-        When there is no such array, or it does not hold real numbers.
+        When there is no such array, or it does not hold real numbers, or a chunk is empty.
     SafetyError
         When it lies outside of the store, or asks for pickles.
+    DataPolicyError
+        When chunks are missing that must not be.
     """
 
-    def __init__(self, path: Path | str, inner: str = "") -> None:
+    def __init__(self, path: Path | str, inner: str = "", rules: InputRules = STRICT) -> None:
         self._path = Path(path).absolute()
         self._inner = inner
         self.name = f"{path}/{inner}" if inner else str(path)
-        array = _open_array(self._path, inner)
+        array, document = _opened(self._path, inner, self.name, rules)
         require_real(np.dtype(array.dtype), self.name)
         self.info = _describe(array)
-        self._handle = PerProcess(partial(_open_array, self._path, inner), _forget)
+        listing = list_store(self._path, self._path / inner, document, self.name, rules)
+        refuse_huge_chunk(self.name, self.info, listing.largest)
+        self.missing = counted(
+            self.name,
+            self.info,
+            self.info.chunks or (),
+            listing.stored,
+            self.info.codecs["fill_value"],
+            rules,
+        )
+        self._document = document
+        self._handle = PerProcess(partial(_open_array, self._path, inner, rules), _forget)
 
     def read(self, block: Block) -> np.ndarray:
         """Return the elements of `block`."""
         array = self._handle.get()
         try:
-            values = np.asarray(array[block.slices])
+            values = retried(lambda: np.asarray(array[block.slices]), self.name)
+        except NormcliError:
+            raise
         except Exception as error:  # codecs raise nearly anything on damaged chunks
-            raise _unreadable(f"{self.name} at {block.start}", error) from error
+            raise self._damaged(array, block, error) from error
         if not values.dtype.isnative:
             return values.astype(values.dtype.newbyteorder("="), order="K")
         if not (values.flags.c_contiguous or values.flags.f_contiguous) or not values.flags.owndata:
             return values.copy(order="K")
         return values
+
+    def stored_parts(self, block: Block) -> list[Part] | None:
+        """Return what of `block` counts in statistics; None for all of it."""
+        return self.missing.stored_parts(block)
 
     def identity(self) -> tuple[Mapping[str, Any], ...]:
         """Return path, size, last mtime, and a fingerprint of metadata and chunk sizes."""
@@ -97,7 +125,7 @@ class ZarrSource:
         for file in _files(folder):
             try:
                 status = file.stat()
-                if file.name in _DOCUMENTS:
+                if file.name in DOCUMENTS:
                     digest.update(file.read_bytes())
             except OSError as error:
                 raise read_error(str(file), error) from error
@@ -118,6 +146,29 @@ class ZarrSource:
         """Forget the handle of this process."""
         self._handle.close()
 
+    def _damaged(self, array: zarr.Array, block: Block, error: Exception) -> NormcliError:
+        """Return the error for a block, with the first chunk in it that cannot be read."""
+        chunks = self._document.chunks
+        spans = [
+            range(a // c, -(-b // c))
+            for a, b, c in zip(block.start, block.stop, chunks, strict=True)
+        ]
+        place = f"{self.name} at {block.start}"
+        for index in product(*spans):
+            part = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks, strict=True))
+            try:
+                array[part]
+            except Exception as own:
+                begin = tuple(s.start for s in part)
+                place = f"{self.name} at {begin} (chunk {self._document.key(index)})"
+                error = own
+                break
+        if isinstance(error, OversizedChunkError):
+            return SafetyError(
+                f"{place}, {error}.", "It is damaged, or made to exhaust memory; it was not read."
+            )
+        return _unreadable(place, error)
+
 
 def list_zarr(path: Path) -> list[ArrayEntry]:
     """Return all arrays of a store, whatever their types are.
@@ -131,7 +182,7 @@ def list_zarr(path: Path) -> list[ArrayEntry]:
     found = []
     marked = False
     for folder, folders, files in os.walk(path):
-        marked = marked or any(name in files for name in _DOCUMENTS)
+        marked = marked or any(name in files for name in DOCUMENTS)
         folders.sort()
         here = Path(folder)
         inner = "" if here == path else here.relative_to(path).as_posix()
@@ -159,29 +210,30 @@ def has_mark(path: Path) -> bool:
         return False
 
 
-def _open_array(path: Path, inner: str) -> zarr.Array:
+def _open_array(path: Path, inner: str, rules: InputRules = STRICT) -> zarr.Array:
+    name = f"{path}/{inner}" if inner else str(path)
+    return _opened(path, inner, name, rules)[0]
+
+
+def _opened(
+    path: Path, inner: str, name: str, rules: InputRules
+) -> tuple[zarr.Array, ArrayDocument]:
+    """Return an array with what was checked of its metadata, which zarr reads after that."""
     require_folder(path)
     folder = path / inner
-    name = f"{path}/{inner}" if inner else str(path)
-    if not folder.resolve().is_relative_to(path.resolve()):
-        raise SafetyError(f"{name} is a link out of the store.", "Name the target itself.")
-    if not (folder / "zarr.json").is_file() and not (folder / ".zarray").is_file():
+    require_inside(path, folder, name, rules)
+    if not any(os.path.lexists(folder / document) for document in ("zarr.json", ".zarray")):
         raise InputError(f"{path} has no array {inner or 'at its root'}.", _choices(path))
+    document = read_document(path, folder, name, rules)
     try:
-        array = zarr.open_array(LocalStore(path, read_only=True), path=inner, mode="r")
-        _refuse_pickles(array, name)
+        store = LocalStore(path, read_only=True)
+        array = zarr.open_array(store, path=inner, mode="r", zarr_format=document.version)
+        bound(array)
     except NormcliError:
         raise
     except Exception as error:  # malformed metadata makes zarr raise nearly anything
         raise _unreadable(name, error) from error
-    return array
-
-
-def _refuse_pickles(array: zarr.Array, name: str) -> None:
-    for codec in (*array.filters, *array.compressors):
-        label = getattr(codec, "codec_id", None) or type(codec).__name__
-        if "pickle" in label.lower():
-            raise SafetyError(f"{name} contains pickles, which normcli never loads.")
+    return array, document
 
 
 def _choices(path: Path) -> str | None:
@@ -272,7 +324,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _stored_bytes(folder: Path) -> int:
-    return sum(file.lstat().st_size for file in _files(folder) if file.name not in _DOCUMENTS)
+    return sum(file.lstat().st_size for file in _files(folder) if file.name not in DOCUMENTS)
 
 
 def _forget(array: zarr.Array) -> None:

@@ -99,6 +99,22 @@ _NORM = (
     click.option(
         "--expect-shape", metavar="SHAPE", help="Assert the shape, such as '*,3,224,224'."
     ),
+    click.option(
+        "--missing",
+        type=click.Choice(["fill", "omit", "error"]),
+        help="Chunks that are not stored: read as the fill value, left out of the statistics, or "
+        "refused.  [default: fill, with a warning]",
+    ),
+    click.option(
+        "--allow-external-refs",
+        is_flag=True,
+        help="Follow HDF5 links, virtual datasets and raw storage into other files.",
+    ),
+    click.option(
+        "--allow-symlinks",
+        is_flag=True,
+        help="Follow symbolic links that lead out of a Zarr store.",
+    ),
 )
 
 _FIT = (

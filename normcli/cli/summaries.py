@@ -74,6 +74,8 @@ def report_rows(report: Report) -> Iterable[tuple[str, str]]:
         yield "flattened", f"{counts.damped} groups have an epsilon above 1 % of their variance"
     if counts.count or counts.nonfinite:
         yield "non-finite", f"{counts.nonfinite} of {counts.count + counts.nonfinite} values"
+    if report.missing_chunks:
+        yield "not stored", f"{report.missing_chunks} of {report.chunks} chunks"
     if report.written_mean is not None:
         yield (
             "written",

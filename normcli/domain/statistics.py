@@ -38,12 +38,17 @@ class SourceDescription:
     inputs : tuple of mapping
         For each input: ``path``, ``size`` in bytes, ``mtime`` in seconds since 1970 and
         ``fingerprint`` of its content sample; a stream has its path ``-`` alone.
+    chunks, missing_chunks : int
+        Chunks (or shards) of the input that its format may leave out, and those that are not
+        stored; both 0 where the format stores everything.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     dims: tuple[str, ...] | None = None
     inputs: tuple[Mapping[str, Any], ...] = ()
+    chunks: int = 0
+    missing_chunks: int = 0
 
 
 @dataclass(frozen=True)

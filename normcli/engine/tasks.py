@@ -7,11 +7,13 @@ the same code. Elements never leave a task.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from normcli.arrays.access import ArraySink, ArraySource
 from normcli.domain.geometry import Geometry
+from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import require_usable
@@ -121,7 +123,7 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
         nbytes += values.nbytes
         if job.c_order:
             values = np.ascontiguousarray(values)
-        moments = compute.measure(values, job.geometry, block.start)
+        moments = _measured(compute, job.source, values, job.geometry, block)
         del values
         index = job.geometry.region(block.start, block.stop)
         if job.walk.ranks == 1:
@@ -132,6 +134,28 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
         assert tree.root is not None
         regions.append(Region(run.first, run.level, index, tree.root))
     return RunResult(run, Progress(run.count, nbytes, 0), tuple(regions))
+
+
+def _measured(
+    compute: Any, source: ArraySource, values: np.ndarray, geometry: Geometry, block: Block
+) -> Moments:
+    """Return the moments of what of a block counts in statistics."""
+    parts = source.stored_parts(block)
+    if parts is None:
+        return compute.measure(values, geometry, block.start)
+    region = geometry.region(block.start, block.stop)
+    whole = Moments.identity(tuple(s.stop - s.start for s in region))
+    for part in parts:
+        start = tuple(a + s.start for a, s in zip(block.start, part, strict=True))
+        stop = tuple(a + s.stop for a, s in zip(block.start, part, strict=True))
+        order: Any = "F" if values.flags.f_contiguous and not values.flags.c_contiguous else "C"
+        moments = compute.measure(values[part].copy(order=order), geometry, start)
+        index = tuple(
+            slice(own.start - s.start, own.stop - s.start)
+            for own, s in zip(geometry.region(start, stop), region, strict=True)
+        )
+        whole.store(index, whole[index].merge(moments))
+    return whole
 
 
 def apply_run(job: ApplyJob, run: Run) -> RunResult:
@@ -146,7 +170,7 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
         bytes_read += values.nbytes
         index = job.geometry.region(block.start, block.stop)
         if job.tables is None:
-            moments = compute.measure(values, job.geometry, block.start)
+            moments = _measured(compute, job.source, values, job.geometry, block)
             require_usable(moments, job.spec, values.dtype, job.source.name)
             statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
             regions.append(Region(position, 0, index, moments))

@@ -13,7 +13,7 @@ from tests.cli.terminal import call
 NORM = {
     "mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups", "group-axis",
     "method", "epsilon", "epsilon-placement", "ddof", "convention", "nonfinite", "batch-size",
-    "num-channels", "expect-shape",
+    "num-channels", "expect-shape", "missing", "allow-external-refs", "allow-symlinks",
 }  # fmt: skip
 FIT = {"momentum", "moving-variance", "moving-start", "update"}
 APPLY = {
