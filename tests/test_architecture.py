@@ -20,11 +20,12 @@ ROOT = Path(normcli.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "publishing": {"errors"},
+    "redaction": set(),
     "isolation": {"errors"},
     "domain": {"errors"},
     "kernels": {"errors", "domain"},
     "planning": {"errors", "domain"},
-    "arrays": {"errors", "domain", "publishing", "isolation"},
+    "arrays": {"errors", "domain", "publishing", "isolation", "redaction"},
     "bundles": {"errors", "domain", "publishing", "isolation"},
     "engine": {"errors", "domain", "kernels", "planning", "arrays", "bundles"},
     "api": {
@@ -36,9 +37,10 @@ ALLOWED: dict[str, set[str]] = {
         "bundles",
         "engine",
         "publishing",
+        "redaction",
         "",
     },
-    "cli": {"errors", "domain", "planning", "arrays", "bundles", "engine", "api", ""},
+    "cli": {"errors", "redaction", "domain", "planning", "arrays", "bundles", "engine", "api", ""},
     "__main__": {"cli"},
     # The package itself only hands out what the api defines.
     "": {"api"},

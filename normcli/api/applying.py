@@ -21,7 +21,7 @@ from normcli.api.preparing import (
     provenance,
     require_unchanged,
     resources,
-    warn_of_missing,
+    warn_of_input,
 )
 from normcli.api.sidecars import StoredSidecar
 from normcli.api.warnings import warn_of
@@ -87,7 +87,7 @@ def apply_array(
     refuse_same(output, [input_name])
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(input_name, input_rules(options))))
-        warn_of_missing(source, observer)
+        warn_of_input(source, observer)
         setup = ApplySetup(source, input_name, output, options, run, observer)
         scheduler = stack.enter_context(closing(make_scheduler(run)))
         scheduler.accept(source, setup.sink)

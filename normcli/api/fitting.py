@@ -21,7 +21,7 @@ from normcli.api.preparing import (
     require_unchanged,
     resolve_layout,
     resources,
-    warn_of_missing,
+    warn_of_input,
 )
 from normcli.api.sidecars import StoredSidecar, check_sidecar, refuse_shared
 from normcli.api.warnings import warn_of
@@ -111,7 +111,7 @@ def fit_arrays(
             source = stack.enter_context(
                 closing(open_joined(list(inputs), layout.batch_axis, rules))
             )
-        warn_of_missing(source, observer)
+        warn_of_input(source, observer)
         scheduler = stack.enter_context(closing(make_scheduler(run)))
         scheduler.accept(source)
         fit = _Fit(source, layout, output, options, run, observer)

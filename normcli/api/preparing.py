@@ -22,6 +22,7 @@ from normcli.engine.resources import default_memory, parse_memory
 from normcli.engine.schedulers import ClusterScheduler, Scheduler, ThreadScheduler
 from normcli.errors import InputError, UsageError
 from normcli.planning.planner import Resources
+from normcli.redaction import redacted
 
 
 def resolve_layout(options: NormOptions, source: ArraySource, observer: Observer) -> Layout:
@@ -182,8 +183,10 @@ def input_rules(options: NormOptions) -> InputRules:
     return InputRules(options.allow_external_refs, options.allow_symlinks, options.missing)
 
 
-def warn_of_missing(source: ArraySource, observer: Observer) -> None:
-    """Tell of chunks that are not stored."""
+def warn_of_input(source: ArraySource, observer: Observer) -> None:
+    """Tell of chunks that are not stored, and of what else is odd."""
+    for remark in source.remarks:
+        observer.warn(remark)
     missing = source.missing
     if not missing.missing:
         return
@@ -240,7 +243,7 @@ def require_unchanged(source: ArraySource, before: tuple[tuple[str, Any, Any], .
 
 def provenance() -> dict[str, Any]:
     """Return who made this, with what command, and when."""
-    command = [arg if arg.isprintable() else repr(arg) for arg in sys.argv]
+    command = [redacted(arg if arg.isprintable() else repr(arg)) for arg in sys.argv]
     return {
         "version": normcli.__version__,
         "command": " ".join(["normcli", *command[1:]]) if command else "",

@@ -23,6 +23,7 @@ class ArraySource(Protocol):
     name: str
     info: ArrayInfo
     missing: MissingChunks
+    remarks: tuple[str, ...]
 
     def read(self, block: Block) -> np.ndarray:
         """Return the elements of `block` in native byte order.
@@ -53,6 +54,7 @@ class WholeSource:
     """What is true of every source whose format stores all elements."""
 
     missing = MissingChunks()
+    remarks: tuple[str, ...] = ()
 
     def stored_parts(self, block: Block) -> list[Part] | None:
         """Return None: all of `block` is stored."""

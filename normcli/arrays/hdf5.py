@@ -14,7 +14,7 @@ import numpy as np
 
 from normcli.arrays.access import ArrayEntry
 from normcli.arrays.attributes import plain_attrs
-from normcli.arrays.files import file_identity, first_bytes, require_file, wrong_content
+from normcli.arrays.files import file_identity, first_bytes, require_file
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.hdf5_chunks import BlockReader, direct_reader
 from normcli.arrays.hdf5_guard import safe_dataset
@@ -22,6 +22,7 @@ from normcli.arrays.hdf5_missing import count_chunks
 from normcli.arrays.hdf5_probe import require_listable, require_readable
 from normcli.arrays.missing import Part
 from normcli.arrays.rules import STRICT, InputRules
+from normcli.arrays.sniffing import wrong_content
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
@@ -69,6 +70,7 @@ class Hdf5Source:
         self._path = Path(path).absolute()
         self._inner = inner
         self.name = f"{path}/{inner}"
+        self.remarks: tuple[str, ...] = ()
         require_readable(require_hdf5(self._path), inner, rules)
         file, dataset = _open_dataset(self._path, inner, _MIB, rules)
         try:

@@ -19,14 +19,14 @@ import numpy as np
 
 from normcli.arrays.files import read_error
 from normcli.arrays.handles import PerProcess
-from normcli.arrays.hdf5_filters import BadChunkError, Pipeline
+from normcli.arrays.hdf5_filters import BadChunkError, OversizedChunkError, Pipeline
 from normcli.arrays.npy import RawSource
 from normcli.arrays.npy_format import NpyHeader
 from normcli.arrays.retrying import read_at
 from normcli.arrays.runs import byte_view
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block, Grid
-from normcli.errors import InputError
+from normcli.errors import InputError, SafetyError
 
 # 40 MB of index; the chunks of a larger grid are left to h5py.
 _MOST_CHUNKS = 1 << 21
@@ -224,6 +224,11 @@ class _Chunked:
         try:
             # Held by no name here, so that what is inflated frees what was stored.
             self._pipeline.decode(self._stored(number, begin), mask, out)
+        except OversizedChunkError as error:
+            raise SafetyError(
+                f"{self._name} at {begin}: its stored chunk {error}.",
+                "It is damaged, or made to exhaust memory; it was not read.",
+            ) from error
         except BadChunkError as error:
             raise self._bad(begin, str(error)) from error
 

@@ -39,6 +39,10 @@ class BadChunkError(ValueError):
     """A stored chunk is not what its filters make of a chunk."""
 
 
+class OversizedChunkError(BadChunkError):
+    """A stored chunk inflates to more than its dataset says."""
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """The filters of one dataset, in the order in which writing applies them.
@@ -218,7 +222,7 @@ def _inflate(data: Any, size: int) -> bytes:
     except _INFLATE_ERRORS as error:
         raise BadChunkError(f"does not inflate ({error})") from error
     if len(result) > size:
-        raise BadChunkError(f"inflates to more than its {size} bytes")
+        raise OversizedChunkError(f"inflates to more than its {size} bytes")
     if len(result) < size:
         raise BadChunkError(f"inflates to {len(result)} of its {size} bytes")
     if not worker.eof:

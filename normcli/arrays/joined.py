@@ -44,6 +44,7 @@ class JoinedSource:
         lengths = [source.info.shape[axis] for source in self._sources]
         self._starts = (0, *accumulate(lengths))
         self.info = _joined_info([source.info for source in self._sources], axis)
+        self.remarks = tuple(remark for source in self._sources for remark in source.remarks)
         self.missing = MissingChunks(
             sum(source.missing.missing for source in self._sources),
             sum(source.missing.total for source in self._sources),

@@ -19,11 +19,16 @@ import numpy as np
 from normcli.arrays.access import WholeSource
 from normcli.arrays.files import file_identity, read_error, require_file
 from normcli.arrays.handles import PerProcess
-from normcli.arrays.npy_format import NpyHeader, read_header, write_header
+from normcli.arrays.npy_format import (
+    NpyHeader,
+    read_header,
+    require_numbers,
+    too_short,
+    write_header,
+)
 from normcli.arrays.retrying import read_at
 from normcli.arrays.runs import Region, byte_view
 from normcli.domain.array_info import ArrayInfo
-from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
 from normcli.errors import InputError
 from normcli.publishing import Draft, output_error
@@ -51,7 +56,7 @@ class RawSource(WholeSource):
     def __init__(
         self, name: str, path: Path, header: NpyHeader, base: int = 0, inner: str = ""
     ) -> None:
-        require_real(header.dtype, name)
+        require_numbers(header, name)
         self.name = name
         self.info = header.info
         self._path = path.absolute()
@@ -134,14 +139,13 @@ class NpySource(RawSource):
     def __init__(self, path: Path | str) -> None:
         path = Path(path)
         size = require_file(path).st_size
-        super().__init__(str(path), path, npy_header(path))
+        header = npy_header(path)
+        super().__init__(str(path), path, header)
         expected = self._offset + self.info.nbytes
         if size < expected:
-            raise InputError(
-                f"{path} is cut: shape {self.info.shape} of {self.info.dtype} needs {expected} "
-                f"bytes, the file has {size}.",
-                "Copy or download it again.",
-            )
+            raise too_short(str(path), header, expected, size)
+        if size > expected:
+            self.remarks = (f"{path} has {size - expected} bytes after its array.",)
 
 
 def npy_header(path: Path) -> NpyHeader:

@@ -9,10 +9,9 @@ from typing import Any, BinaryIO, NoReturn, cast
 import numpy as np
 
 from normcli.arrays.access import WholeSource
-from normcli.arrays.npy_format import read_header, write_header
+from normcli.arrays.npy_format import read_header, require_numbers, write_header
 from normcli.arrays.runs import byte_view
 from normcli.domain.array_info import ArrayInfo
-from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
 from normcli.errors import InputError, UsageError
 from normcli.publishing import output_error
@@ -53,7 +52,7 @@ class NpyStreamSource(WholeSource):
         self.name = name
         self._file = file
         header = read_header(cast(BinaryIO, _Whole(file)), name)
-        require_real(header.dtype, name)
+        require_numbers(header, name)
         if header.fortran_order and len(header.shape) > 1:
             raise InputError(
                 f"{name} is in Fortran order, which cannot be read in order of its first axis.",

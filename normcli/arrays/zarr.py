@@ -95,6 +95,7 @@ class ZarrSource:
             self.info.codecs["fill_value"],
             rules,
         )
+        self.remarks: tuple[str, ...] = ()
         self._document = document
         self._handle = PerProcess(partial(_open_array, self._path, inner, rules), _forget)
 
