@@ -16,6 +16,7 @@ from normcli.arrays.access import ArrayEntry
 from normcli.arrays.attributes import plain_attrs
 from normcli.arrays.files import file_identity, first_bytes, require_file
 from normcli.arrays.handles import PerProcess
+from normcli.arrays.hdf5_chunk_check import ChunkCheck
 from normcli.arrays.hdf5_chunks import BlockReader, direct_reader
 from normcli.arrays.hdf5_guard import safe_dataset
 from normcli.arrays.hdf5_missing import count_chunks
@@ -42,6 +43,7 @@ class _Opened(NamedTuple):
     file: h5py.File
     dataset: h5py.Dataset
     direct: BlockReader | None
+    check: ChunkCheck
 
 
 class Hdf5Source:
@@ -93,6 +95,8 @@ class Hdf5Source:
             return handle.direct.read(block)
         values = np.empty(block.shape, native)
         try:
+            if handle.check.needed:
+                handle.check.require(block)
             handle.dataset.read_direct(values, source_sel=block.slices or ())
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             where = f"{self.name} at {block.start}"
@@ -195,7 +199,8 @@ def _open_reader(path: Path, inner: str, info: ArrayInfo, name: str, rules: Inpu
     try:
         # An external link leads to a dataset of another file, whose bytes are in that one.
         holder = dataset.file if rules.allow_external_refs else file
-        return _Opened(file, dataset, direct_reader(holder, dataset, info, name, cache_bytes))
+        direct = direct_reader(holder, dataset, info, name, cache_bytes)
+        return _Opened(file, dataset, direct, ChunkCheck(dataset, info, name))
     except BaseException as error:
         file.close()
         if not isinstance(error, (OSError, RuntimeError, ValueError, TypeError, KeyError)):
@@ -220,6 +225,14 @@ def _require_readable(dataset: h5py.Dataset, name: str) -> ArrayInfo:
         )
     if h5py.check_string_dtype(dtype) is not None:
         raise InputError(f"{name} holds strings, not real numbers.")
+    if h5py.check_vlen_dtype(dtype) is not None:
+        raise InputError(
+            f"{name} holds rows of varying length (vlen of {h5py.check_vlen_dtype(dtype)}), not "
+            "real numbers in a grid.",
+            "Pad the rows to one length, and store them as a plain dataset.",
+        )
+    if h5py.check_ref_dtype(dtype) is not None:
+        raise InputError(f"{name} holds references to other objects, not real numbers.")
     require_real(dtype, name)
     _require_filters(dataset, name)
     return _describe(dataset)

@@ -230,6 +230,29 @@ def _inflate(data: Any, size: int) -> bytes:
     return result
 
 
+def inflate_at_most(data: Any, size: int) -> None:
+    """Inflate a buffer without keeping it, to see that it gives no more than `size` bytes.
+
+    Raises
+    ------
+    BadChunkError
+        When it gives more, or does not inflate.
+    """
+    worker = zlib.decompressobj()
+    found = 0
+    try:
+        while not worker.eof:
+            piece = worker.decompress(data, 1 << 20)
+            found += len(piece)
+            if found > size:
+                raise OversizedChunkError(f"inflates to more than {size} bytes")
+            data = worker.unconsumed_tail
+            if not piece and not data:
+                raise BadChunkError("is cut before the end of its gzip stream")
+    except zlib.error as error:
+        raise BadChunkError(f"does not inflate ({error})") from error
+
+
 def _deflate(data: Any, level: int) -> bytes:
     if isal_zlib is not None and 0 < level <= _ISAL_UNTIL:
         return isal_zlib.compress(data, _ISAL_LEVEL)
