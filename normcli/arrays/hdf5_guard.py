@@ -62,8 +62,8 @@ def safe_dataset(
             raise InputError(f"{name} has no dataset {path}.", hint)
         if isinstance(link, h5py.SoftLink):
             base = "" if link.path.startswith("/") else current.name.rstrip("/")
-            rest = "/".join(parts[number + 1 :])
-            return safe_dataset(file, f"{base}/{link.path}/{rest}", name, links + 1, rules)
+            target = _joined(base, link.path, *parts[number + 1 :])
+            return safe_dataset(file, target, name, links + 1, rules)
         if isinstance(link, h5py.ExternalLink):
             if not rules.allow_external_refs:
                 raise SafetyError(
@@ -73,8 +73,8 @@ def safe_dataset(
             _require_regular(file, link.filename, f"{name}/{path}")
             # From here on the other file counts, with links of its own.
             other = current[part].file
-            rest = "/".join(parts[number + 1 :])
-            return safe_dataset(other, f"{link.path}/{rest}", name, links + 1, rules)
+            target = _joined(link.path, *parts[number + 1 :])
+            return safe_dataset(other, target, name, links + 1, rules)
         if not isinstance(link, h5py.HardLink):
             raise SafetyError(f"{name}/{path} is a user-defined link, which is not followed.")
         current = current[part]
@@ -82,6 +82,10 @@ def safe_dataset(
         raise InputError(f"{name}/{path} is no dataset.")
     _judge_storage(file, current, name, path, links, rules)
     return current
+
+
+def _joined(*parts: str) -> str:
+    return "/".join(part.strip("/") for part in parts if part.strip("/"))
 
 
 def _judge_storage(

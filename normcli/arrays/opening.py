@@ -59,7 +59,7 @@ def open_source(text: str, rules: InputRules = STRICT) -> ArraySource:
         from normcli.arrays.npy import NpySource
 
         return NpySource(path.container)
-    inner = path.inner or _only_array(path)
+    inner = path.inner or _only_array(path, rules)
     if path.format == "hdf5":
         from normcli.arrays.hdf5 import Hdf5Source
 
@@ -167,7 +167,7 @@ def refuse_same(output: str, inputs: Sequence[str]) -> None:
             )
 
 
-def _list_container(path: ArrayPath) -> list[ArrayEntry]:
+def _list_container(path: ArrayPath, rules: InputRules = STRICT) -> list[ArrayEntry]:
     if path.format == "npy":
         from normcli.arrays.npy import npy_header
 
@@ -181,14 +181,14 @@ def _list_container(path: ArrayPath) -> list[ArrayEntry]:
     if path.format == "zarr":
         from normcli.arrays.zarr import list_zarr
 
-        return list_zarr(path.container)
+        return list_zarr(path.container, rules)
     from normcli.arrays.npz import list_members
 
     return list_members(path.container)
 
 
-def _only_array(path: ArrayPath) -> str:
-    entries = _list_container(path)
+def _only_array(path: ArrayPath, rules: InputRules) -> str:
+    entries = _list_container(path, rules)
     readable = [entry for entry in entries if _is_readable(entry)]
     data = [entry for entry in readable if not _is_coordinate(entry)] or readable
     if len(data) == 1:

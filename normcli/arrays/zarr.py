@@ -22,7 +22,7 @@ from normcli.arrays.missing import Part, counted, refuse_huge_chunk
 from normcli.arrays.retrying import retried
 from normcli.arrays.rules import STRICT, InputRules
 from normcli.arrays.zarr_codecs import OversizedChunkError, bound
-from normcli.arrays.zarr_documents import DOCUMENTS, ArrayDocument, read_document
+from normcli.arrays.zarr_documents import DOCUMENTS, ArrayDocument, is_array, read_document
 from normcli.arrays.zarr_links import require_inside
 from normcli.arrays.zarr_listing import list_store
 from normcli.domain.array_info import ArrayInfo
@@ -126,7 +126,7 @@ class ZarrSource:
         for file in _files(folder):
             try:
                 status = file.stat()
-                if file.name in DOCUMENTS:
+                if file.name in DOCUMENTS and file.parent == folder:
                     digest.update(file.read_bytes())
             except OSError as error:
                 raise read_error(str(file), error) from error
@@ -171,13 +171,15 @@ class ZarrSource:
         return _unreadable(place, error)
 
 
-def list_zarr(path: Path) -> list[ArrayEntry]:
+def list_zarr(path: Path, rules: InputRules = STRICT) -> list[ArrayEntry]:
     """Return all arrays of a store, whatever their types are.
 
     Raises
     ------
     InputError
         When it is no store.
+    SafetyError
+        When metadata lie outside of the store, or ask for pickles.
     """
     require_folder(path)
     found = []
@@ -187,11 +189,11 @@ def list_zarr(path: Path) -> list[ArrayEntry]:
         folders.sort()
         here = Path(folder)
         inner = "" if here == path else here.relative_to(path).as_posix()
-        if not _is_array(here, files):
-            continue
-        folders.clear()
         try:
-            info = _describe(_open_array(path, inner))
+            if not is_array(path, here, files, rules):
+                continue
+            folders.clear()
+            info = _describe(_open_array(path, inner, rules))
         except InputError:
             if not inner:
                 raise
@@ -303,18 +305,6 @@ def _codecs(array: zarr.Array) -> dict[str, Any]:
     fill = array.fill_value
     codecs["fill_value"] = fill.item() if isinstance(fill, np.generic) else fill
     return codecs
-
-
-def _is_array(folder: Path, files: list[str]) -> bool:
-    if ".zarray" in files:
-        return True
-    if "zarr.json" not in files:
-        return False
-    try:
-        # Large metadata is possible, but the type of the node is all that counts here.
-        return '"array"' in (folder / "zarr.json").read_text("utf-8", "replace")
-    except OSError as error:
-        raise read_error(str(folder / "zarr.json"), error) from error
 
 
 def _files(folder: Path) -> Iterator[Path]:

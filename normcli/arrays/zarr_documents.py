@@ -122,6 +122,28 @@ def read_document(root: Path, folder: Path, name: str, rules: InputRules) -> Arr
     return (_version_3 if version == 3 else _version_2)(document, path)
 
 
+def is_array(root: Path, folder: Path, files: list[str], rules: InputRules) -> bool:
+    """Whether a folder of a store is an array, by the names and documents in it.
+
+    Raises
+    ------
+    InputError
+        When its metadata cannot be read, or tell of something else than a group or an array.
+    SafetyError
+        When they lie outside of the store.
+    """
+    if ".zarray" in files:
+        return True
+    if "zarr.json" not in files:
+        return False
+    path = folder / "zarr.json"
+    require_document(root, path, rules)
+    kind = _parsed(path).get("node_type")
+    if kind not in ("array", "group"):
+        raise InputError(f"{path} describes a {_short(kind)}, neither a group nor an array.")
+    return kind == "array"
+
+
 def _parsed(path: Path) -> dict[str, Any]:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
