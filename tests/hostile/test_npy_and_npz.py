@@ -146,8 +146,8 @@ def claim_size(size: int):
 
 
 def zip_bomb(folder: Path) -> str:
-    """A member of 2 GiB in 2 MB, which its own header says to hold 10 numbers."""
-    big = shaped("(10,)") + b"\0" * (1 << 28)
+    """A member of 16 MiB in 16 kB, which its own header says to hold 10 numbers."""
+    big = shaped("(10,)") + b"\0" * (1 << 24)
     zipped(("a.npy", big), method=zipfile.ZIP_DEFLATED)(folder)
     return "x.npz/a"
 
