@@ -84,11 +84,10 @@ class JoinedSource:
             own = source.stored_parts(part)
             whole = whole and own is None
             offset = self._starts[number] + part.start[axis] - block.start[axis]
-            for piece in [tuple(map(slice, part.shape))] if own is None else own:
+            for piece in [tuple(slice(0, n) for n in part.shape)] if own is None else own:
                 moved = list(piece)
                 along = piece[axis]
-                start = 0 if along.start is None else along.start
-                moved[axis] = slice(start + offset, along.stop + offset)
+                moved[axis] = slice(along.start + offset, along.stop + offset)
                 found.append(tuple(moved))
         return None if whole else found
 
