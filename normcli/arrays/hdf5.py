@@ -14,6 +14,7 @@ import numpy as np
 
 from normcli.arrays.access import ArrayEntry
 from normcli.arrays.attributes import plain_attrs
+from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import file_identity, first_bytes, require_file, wrong_content
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.hdf5_chunks import BlockReader, direct_reader
@@ -71,15 +72,15 @@ class Hdf5Source:
         opener = partial(_open_reader, self._path, inner, self.info, self.name)
         self._handle = PerProcess(opener, _close)
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`."""
         native = self.info.dtype.newbyteorder("=")
         if not block.size:
             return np.empty(block.shape, native)
         handle = self._handle.get()
         if handle.direct is not None:
-            return handle.direct.read(block)
-        values = np.empty(block.shape, native)
+            return handle.direct.read(block, buffer)
+        values = block_array(block.shape, native, buffer)
         try:
             handle.dataset.read_direct(values, source_sel=block.slices or ())
         except (OSError, RuntimeError, ValueError, TypeError) as error:

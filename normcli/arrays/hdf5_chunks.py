@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
+from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import read_error
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.hdf5_filters import BadChunkError, Pipeline
@@ -35,7 +36,7 @@ _NOWHERE = -1
 class BlockReader(Protocol):
     """What reads blocks of one open dataset."""
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`, in native byte order."""
         ...
 
@@ -158,10 +159,10 @@ class _Chunked:
         self._lock = threading.Lock()
         self._descriptor = os.dup(file.id.get_vfd_handle())
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`, in native byte order."""
         stored = self._info.dtype
-        values = np.empty(block.shape, stored)
+        values = block_array(block.shape, stored, buffer)
         spans = [
             range(a // c, -(-b // c))
             for a, b, c in zip(block.start, block.stop, self._chunks, strict=True)

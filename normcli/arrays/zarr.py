@@ -15,6 +15,7 @@ from zarr.storage import LocalStore
 
 from normcli.arrays.access import ArrayEntry
 from normcli.arrays.attributes import plain_attrs
+from normcli.arrays.buffers import BlockBuffer
 from normcli.arrays.files import read_error, require_folder
 from normcli.arrays.handles import PerProcess
 from normcli.domain.array_info import ArrayInfo
@@ -76,8 +77,8 @@ class ZarrSource:
         self.info = _describe(array)
         self._handle = PerProcess(partial(_open_array, self._path, inner), _forget)
 
-    def read(self, block: Block) -> np.ndarray:
-        """Return the elements of `block`."""
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
+        """Return the elements of `block`, in the array that zarr makes."""
         array = self._handle.get()
         try:
             values = np.asarray(array[block.slices])
