@@ -121,7 +121,8 @@ class PassPlanner:
 
     def _fitting(self, unit: Shape) -> Shape:
         """Return a block of whole units that fits, or one unit where not even that does."""
-        target = blocks.TARGET_BYTES
+        chunked = self.source.chunks is not None or self._write_unit() is not None
+        target = blocks.TARGET_BYTES if chunked else blocks.CONTIGUOUS_BYTES
         block = blocks.grow(self.source, unit, target)
         while self._cost(block) > self.available and target > self.source.dtype.itemsize:
             target //= 2
