@@ -51,6 +51,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "dask": ("engine/schedulers.py",),
     "distributed": ("engine/schedulers.py",),
     "psutil": ("engine/resources.py",),
+    "bitshuffle": ("arrays/hdf5_registered.py",),
     "imagecodecs": ("arrays/hdf5_registered.py",),
     "hdf5plugin": ("arrays/hdf5*.py",),
     "h5py": ("arrays/hdf5*.py", "bundles/hdf5_file.py"),

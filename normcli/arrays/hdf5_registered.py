@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ _BLOSC_COPIED = 0x02
 _BLOCKS_HEADER = 12
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BITSHUFFLE_LZ4, _BITSHUFFLE_ZSTD = 2, 3
-_FROM_IMAGECODECS = {LZF, LZ4, BITSHUFFLE}
 
 
 def decoder_of(code: int, parameters: Sequence[int], itemsize: int) -> Decoder | None:
@@ -39,7 +38,10 @@ def decoder_of(code: int, parameters: Sequence[int], itemsize: int) -> Decoder |
     itemsize : int
         Bytes of one element.
     """
-    if code in _FROM_IMAGECODECS and importlib.util.find_spec("imagecodecs") is None:
+    needed = {LZF: "imagecodecs", LZ4: "imagecodecs"}.get(code)
+    if code == BITSHUFFLE:
+        needed = "imagecodecs" if keeps_size(code, parameters) else "bitshuffle"
+    if needed is not None and importlib.util.find_spec(needed) is None:
         return None
     if code == BITSHUFFLE:
         return _bitshuffle(parameters, itemsize)
@@ -94,48 +96,59 @@ def _zstd_content(head: bytes) -> int:
 
 def _lz4(data: np.ndarray, out: np.ndarray) -> None:
     codecs: Any = importlib.import_module("imagecodecs")
-
-    def decode(stored: memoryview, target: np.ndarray) -> None:
-        if len(stored) == len(target):  # as it was, because LZ4 made it no smaller
+    block = _block_bytes(data, out)
+    for number, (end, length) in enumerate(_stored_blocks(data, len(out), block)):
+        target = out[number * block : (number + 1) * block]
+        stored = data[end - length : end]
+        if length == len(target):  # as it was, because LZ4 made it no smaller
             target[:] = stored
         else:
             _require(len(codecs.lz4_decode(stored, out=target)), len(target))
 
-    block = _block_bytes(data, out)
-    _decode_blocks(data, out, block, decode)
-
 
 def _bitshuffle(parameters: Sequence[int], itemsize: int) -> Decoder | None:
     _, _, width, block, packing, *_ = (*parameters, 0, 0, 0, 0, 0)
-    known = packing in (0, _BITSHUFFLE_LZ4, _BITSHUFFLE_ZSTD)
-    if width != itemsize or itemsize not in (1, 2, 4, 8) or block % 8 or not known:
+    if width != itemsize or itemsize not in (1, 2, 4, 8) or block % 8:
         return None
-    codecs: Any = importlib.import_module("imagecodecs")
-    unpack = codecs.lz4_decode if packing == _BITSHUFFLE_LZ4 else codecs.zstd_decode
     items = np.dtype(f"u{itemsize}")
+    if packing:
+        return _packed_bitshuffle(packing, items)
+    codecs: Any = importlib.import_module("imagecodecs")
 
-    def plain(data: np.ndarray, out: np.ndarray, block: int = block) -> None:
+    def plain(data: np.ndarray, out: np.ndarray) -> None:
         _require(len(data), len(out))
         if len(out) % itemsize:
             raise ValueError(f"{len(out)} bytes do not hold whole elements")
         codecs.bitshuffle_decode(data.view(items), blocksize=block, out=out.view(items))
 
-    def decode(stored: memoryview, target: np.ndarray) -> None:
-        _require(len(unpack(stored, out=target)), len(target))
+    return plain
+
+
+def _packed_bitshuffle(packing: int, items: np.dtype) -> Decoder | None:
+    # Blocks are of 8 KiB, so that one call for each, with the interpreter lock taken again after
+    # it, ran at 1.3 GB/s on two threads, where this library decodes a whole chunk at 2.6 on each.
+    library: Any = importlib.import_module("bitshuffle")
+    name = {_BITSHUFFLE_LZ4: "decompress_lz4", _BITSHUFFLE_ZSTD: "decompress_zstd"}.get(packing)
+    decompress = getattr(library, name or "", None)
+    if decompress is None:
+        return None
 
     def packed(data: np.ndarray, out: np.ndarray) -> None:
         block = _block_bytes(data, out)
-        if block % (8 * itemsize):
+        group = 8 * items.itemsize
+        if block % group or len(out) % items.itemsize:
             raise ValueError("a damaged header")
-        planes = np.empty(len(out), np.uint8)
-        # Elements that do not fill a group of eight follow as they are.
-        body = len(out) // (8 * itemsize) * 8 * itemsize
-        end = _decode_blocks(data, planes[:body], block, decode)
+        # The library takes the sizes of blocks on trust. Elements that do not fill a group of
+        # eight follow as they are.
+        body = len(out) // group * group
+        *_, (end, _) = ((_BLOCKS_HEADER, 0), *_stored_blocks(data, body, block))
         _require(len(data) - end, len(out) - body)
-        planes[body:] = data[end:]
-        plain(planes, out, block // itemsize)
+        shape = (len(out) // items.itemsize,)
+        out.view(items)[:] = decompress(
+            data[_BLOCKS_HEADER:], shape, items, block // items.itemsize
+        )
 
-    return packed if packing else plain
+    return packed
 
 
 def _block_bytes(data: np.ndarray, out: np.ndarray) -> int:
@@ -149,23 +162,16 @@ def _block_bytes(data: np.ndarray, out: np.ndarray) -> int:
     return block
 
 
-def _decode_blocks(
-    data: np.ndarray,
-    out: np.ndarray,
-    block: int,
-    decode: Callable[[memoryview, np.ndarray], None],
-) -> int:
-    """Decode blocks that each follow their stored size, and return where the last one ends."""
+def _stored_blocks(data: np.ndarray, size: int, block: int) -> Iterator[tuple[int, int]]:
+    """Yield where each stored block of `size` decoded bytes ends, and its length."""
     view = memoryview(data)  # type: ignore[arg-type]
     at = _BLOCKS_HEADER
-    for begin in range(0, len(out), block):
-        size = int.from_bytes(view[at : at + 4], "big")
-        at += 4
-        if not 0 < size <= len(view) - at:
+    for _ in range(0, size, block):
+        length = int.from_bytes(view[at : at + 4], "big")
+        at += 4 + length
+        if not 0 < length < 1 << 31 or at > len(view):
             raise ValueError("a block that reaches beyond its end")
-        decode(view[at : at + size], out[begin : begin + block])
-        at += size
-    return at
+        yield at, length
 
 
 def _require(size: int, expected: int) -> None:

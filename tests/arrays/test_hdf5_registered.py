@@ -49,6 +49,9 @@ FILTERS = {
 }
 # Those whose stored form tells nothing that could be damaged.
 REARRANGED = {"bitshuffle", "bitshuffle-blocks"}
+# bitshuffle makes no wheels for the newest Python; h5py reads these there.
+PACKED = {name for name in FILTERS if name.startswith("bitshuffle")} - REARRANGED
+LEFT = set() if importlib.util.find_spec("bitshuffle") else PACKED
 
 
 def make(folder, values, filters, chunks=CHUNKS, **options):
@@ -70,7 +73,7 @@ class TestReading:
     def test_every_filter_and_type(self, tmp_path, filters, dtype):
         values = compressible(dtype)
         source = open_source(make(tmp_path, values, filters))
-        assert direct(source) or filters in REARRANGED
+        assert direct(source) is (filters not in LEFT) or filters in REARRANGED
         agree(source, values)
         with h5py.File(tmp_path / "x.h5") as file:
             np.testing.assert_array_equal(source.read(whole(SHAPE)), file["a"][...])
@@ -79,7 +82,7 @@ class TestReading:
     def test_with_shuffle_and_checksum(self, tmp_path, filters):
         values = compressible("f4")
         source = open_source(make(tmp_path, values, filters, shuffle=True, fletcher32=True))
-        assert direct(source)
+        assert direct(source) is (filters not in LEFT)
         agree(source, values)
 
     @pytest.mark.parametrize("filters", sorted(FILTERS))
@@ -88,7 +91,7 @@ class TestReading:
         values = compressible("f4", shape)
         chunks = (*shape[:-1], min(shape[-1], 40_001))
         source = open_source(make(tmp_path, values, filters, chunks))
-        assert direct(source) or filters in REARRANGED
+        assert direct(source) is (filters not in LEFT) or filters in REARRANGED
         agree(source, values)
 
     @pytest.mark.parametrize("filters", sorted(FILTERS))
@@ -202,7 +205,7 @@ def packed(folder, filters, size=None):
         return bytearray(data.id.read_direct_chunk((0,) * chunk.ndim)[1])
 
 
-@pytest.mark.parametrize("filters", sorted(set(FILTERS) - REARRANGED))
+@pytest.mark.parametrize("filters", sorted(set(FILTERS) - REARRANGED - LEFT))
 class TestMalformed:
     def refused(self, tmp_path, stored):
         put_chunk(tmp_path / "x.h5", bytes(stored))
