@@ -15,7 +15,8 @@ class CheckedStore(LocalStore):
     """A local store for reading, in which only what is not there counts as missing.
 
     zarr-python's store also takes a folder in the place of a chunk, and a file in the place of a
-    folder, for missing chunks, which then read as fill values.
+    folder, for missing chunks, and its sharding codec takes an empty file for one. Missing chunks
+    read as fill values.
 
     Attributes
     ----------
@@ -48,12 +49,14 @@ class CheckedStore(LocalStore):
         if isinstance(byte_range, RangeByteRequest):
             if len(value) < byte_range.end - byte_range.start:
                 raise ValueError(f"{key} ends before byte {byte_range.end}")
-        elif byte_range is None and self.blosc and "." + key.rpartition(".")[2] not in _DOCUMENTS:
+        elif not len(value):
+            raise ValueError(f"{key} is empty")
+        elif self.blosc and byte_range is None and not key.endswith(_DOCUMENTS):
             _require_frame(key, value)
         return value
 
 
-_DOCUMENTS = (".json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+_DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 
 
 def _require_missing(path: str) -> None:
