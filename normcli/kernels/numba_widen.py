@@ -75,7 +75,7 @@ def _converts_halves() -> bool:
 F16C = _converts_halves()
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _float_of(typing: Any, half: Any) -> Any:
     """Return the bits of a float16 as a float32, by the processor."""
 
@@ -108,7 +108,7 @@ def widen(halves: Any, mantissa: int, out: Any) -> None:
 def widen_by_processor(halves: Any, out: Any) -> None:
     """Convert the bits of float16; only where `F16C` says so."""
     for i in range(halves.size):
-        out[i] = _float_of(halves[i])
+        out[i] = _float_of(halves[i])  # type: ignore[call-arg]
 
 
 @jit(LANES)
