@@ -123,4 +123,5 @@ def _joined_info(infos: Sequence[ArrayInfo], axis: int) -> ArrayInfo:
         chunks=alike("chunks"),
         shards=alike("shards"),
         fortran_order=all(info.fortran_order for info in infos),
+        joined=len(infos) > 1,
     )

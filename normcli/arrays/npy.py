@@ -95,9 +95,10 @@ class RawSource:
         cut = tuple(map(slice, region.start[axis + 1 :], region.stop[axis + 1 :]))
         rows = region.piece_rows(axis, target.itemsize)
         row_bytes = prod(inner) * target.itemsize
+        pieces = np.empty((min(rows, len(target)), *inner), target.dtype)
         for first in range(0, len(target), rows):
             count = min(rows, len(target) - first)
-            piece = np.empty((count, *inner), target.dtype)
+            piece = pieces[:count]
             self._read_into(piece, offset + first * row_bytes)
             target[first : first + count] = piece[(slice(None), *cut)]
 
