@@ -88,9 +88,14 @@ class ChunkCheck:
 
     def _decode(self, data: Any, mask: int) -> None:
         if self._pipeline is not None:
-            # Chunks across the edges may be stored without filters, which only HDF5 knows.
-            if len(data) != self._bytes:
+            try:
                 self._pipeline.decode(data, mask, np.empty(self._bytes, np.uint8))
+            except OversizedChunkError:
+                raise
+            except BadChunkError:
+                # Chunks across the edges may be stored without filters, which only HDF5 knows.
+                if len(data) != self._bytes:
+                    raise
         elif self._codes[-1] == _DEFLATE and not mask >> (len(self._codes) - 1) & 1:
             # What comes before may shrink a chunk, or add a little to it.
             inflate_at_most(data, 2 * self._bytes + 4096)

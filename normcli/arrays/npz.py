@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from normcli.arrays.access import ArrayEntry, WholeSource
+from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import (
     file_identity,
     first_bytes,
@@ -73,10 +74,10 @@ class NpzSource(RawSource):
         check = partial(_check_sum, path.absolute(), name, offset, member.file_size, member.CRC)
         self._checked = PerProcess(check, _nothing)
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`; the first time, compare the checksum of the member."""
         self._checked.get()
-        return super().read(block)
+        return super().read(block, buffer)
 
 
 class PackedNpzSource(WholeSource):
@@ -101,12 +102,13 @@ class PackedNpzSource(WholeSource):
         self.info = header.info
         self._values = self._inflate(member, header)
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`."""
         place: Any = (*block.slices, ...)
         order: Any = "F" if self.info.fortran_order else "C"
-        native = self.info.dtype.newbyteorder("=")
-        return self._values[place].astype(native, order=order, copy=True)
+        values = block_array(block.shape, self.info.dtype.newbyteorder("="), buffer, order)
+        values[...] = self._values[place]
+        return values
 
     def identity(self) -> tuple[Mapping[str, Any], ...]:
         """Return path, size, mtime and fingerprint of the file."""

@@ -6,12 +6,13 @@ the same code. Elements never leave a task.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from normcli.arrays.access import ArraySink, ArraySource
+from normcli.arrays.buffers import BufferPool
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
@@ -34,6 +35,8 @@ class MeasureJob:
     ----------
     c_order : bool
         Measure every block in C order, so that the order of storage changes no bit.
+    buffers : BufferPool
+        Memory that blocks are read into.
     """
 
     source: ArraySource
@@ -41,6 +44,7 @@ class MeasureJob:
     walk: Walk
     kernel: str
     c_order: bool = False
+    buffers: BufferPool = field(default_factory=BufferPool)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class ApplyJob:
     ----------
     tables : NormalizerTables or None
         Known statistics; None measures each block, which then holds whole groups.
+    buffers : BufferPool
+        Memory that blocks are read into.
     """
 
     source: ArraySource
@@ -64,6 +70,7 @@ class ApplyJob:
     affine: AffineTables
     tables: NormalizerTables | None
     inverse: bool = False
+    buffers: BufferPool = field(default_factory=BufferPool)
 
 
 @dataclass(frozen=True)
@@ -119,12 +126,13 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
     index: tuple[slice, ...] = ()
     for position in range(run.first, run.first + run.count):
         block = job.walk.block(position)
-        values = job.source.read(block)
-        nbytes += values.nbytes
-        if job.c_order:
-            values = np.ascontiguousarray(values)
-        moments = _measured(compute, job.source, values, job.geometry, block)
-        del values
+        with job.buffers.lend() as buffer:
+            values = job.source.read(block, buffer)
+            nbytes += values.nbytes
+            if job.c_order:
+                values = np.ascontiguousarray(values)
+            moments = _measured(compute, job.source, values, job.geometry, block)
+            del values
         index = job.geometry.region(block.start, block.stop)
         if job.walk.ranks == 1:
             regions.append(Region(position, 0, index, moments))
@@ -166,20 +174,22 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
     bytes_read = bytes_written = 0
     for position in range(run.first, run.first + run.count):
         block = job.walk.block(position)
-        values = job.source.read(block)
-        bytes_read += values.nbytes
         index = job.geometry.region(block.start, block.stop)
-        if job.tables is None:
-            moments = _measured(compute, job.source, values, job.geometry, block)
-            require_usable(moments, job.spec, values.dtype, job.source.name)
-            statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
-            regions.append(Region(position, 0, index, moments))
-        else:
-            statistics = job.tables.region(index)
-        affine = job.affine.region(job.geometry.scale_region(block.start, block.stop))
-        transform: Transform = (backward if job.inverse else forward)(statistics, affine)
-        result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
-        del values
+        with job.buffers.lend() as buffer:
+            values = job.source.read(block, buffer)
+            bytes_read += values.nbytes
+            if job.tables is None:
+                moments = _measured(compute, job.source, values, job.geometry, block)
+                require_usable(moments, job.spec, values.dtype, job.source.name)
+                statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
+                regions.append(Region(position, 0, index, moments))
+            else:
+                statistics = job.tables.region(index)
+            affine = job.affine.region(job.geometry.scale_region(block.start, block.stop))
+            transform: Transform = (backward if job.inverse else forward)(statistics, affine)
+            # Always an array of its own, so that the buffer may take the next block.
+            result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
+            del values
         job.sink.write(job.sink_array, block, result)
         bytes_written += result.nbytes
         everything = Geometry(result.shape, (), (), result.shape)
