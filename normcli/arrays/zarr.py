@@ -26,6 +26,7 @@ from normcli.arrays.rules import STRICT, InputRules
 from normcli.arrays.zarr_calls import call
 from normcli.arrays.zarr_codecs import OversizedChunkError, bound
 from normcli.arrays.zarr_documents import DOCUMENTS, ArrayDocument, is_array, read_document
+from normcli.arrays.zarr_frames import BoundedFrames
 from normcli.arrays.zarr_links import require_inside
 from normcli.arrays.zarr_listing import list_store
 from normcli.arrays.zarr_rust import zarrs_reader
@@ -40,7 +41,6 @@ ROOT_ATTR = "normcli"
 # Filters that neither lose precision nor belong to one range of values or one type.
 _KEPT_FILTERS = {"shuffle", "numcodecs.shuffle", "transpose"}
 _LOSSY_COMPRESSORS = {"zfpy", "numcodecs.zfpy"}
-_BLOSC = {"blosc", "numcodecs.blosc"}
 
 
 def _share_cores() -> None:
@@ -181,20 +181,33 @@ class _Reader:
     """An open array, and the faster way into it where there is one."""
 
     def __init__(self, path: Path, inner: str, rules: InputRules) -> None:
-        array = _open_array(path, inner, rules)
+        name = f"{path}/{inner}" if inner else str(path)
+        array, document = _opened(path, inner, name, rules)
         self.array = array
+        self._frames = BoundedFrames.of(path / inner, document, np.dtype(array.dtype).itemsize)
         self._own = array.async_array
-        self._fast = zarrs_reader(array, path)
+        self._fast = None if self._frames is None else zarrs_reader(array, path)
         stored_plainly = not (array.compressors or array.filters or array.shards)
         self._cells = array.chunks if stored_plainly else None
 
     def read(self, block: Block) -> Any:
         """Return the elements of a block."""
-        if self._fast is not None and not (self._cells and _cuts(block, self._cells)):
+        fast = self._fast
+        if fast is not None and self._takes(block):
             # What zarrs refuses, zarr-python reads, or says what is wrong with it.
             with contextlib.suppress(Exception):
-                return call(self._fast.getitem(block.slices))
+                return call(fast.getitem(block.slices))
         return call(self._own.getitem(block.slices))
+
+    def _takes(self, block: Block) -> bool:
+        """Whether zarrs reads a block as zarr-python does, and no less safely.
+
+        Of a plain chunk it reads only the bytes that are asked for, and would not notice that the
+        chunk has another size than it must. A compressed one it inflates however far that goes.
+        """
+        if self._cells is not None and _cuts(block, self._cells):
+            return False
+        return self._frames is not None and self._frames.cover(block.start, block.stop)
 
 
 def list_zarr(path: Path, rules: InputRules = STRICT) -> list[ArrayEntry]:
@@ -257,7 +270,6 @@ def _opened(
     try:
         store = CheckedStore(path, read_only=True)
         array = zarr.open_array(store, path=inner, mode="r", zarr_format=document.version)
-        store.blosc = not array.shards and _codec_name(array.compressors) in _BLOSC
         bound(array)
     except NormcliError:
         raise
@@ -337,14 +349,6 @@ def _codecs(array: zarr.Array) -> dict[str, Any]:
 def _cuts(block: Block, cells: tuple[int, ...]) -> bool:
     edges = (*zip(block.start, cells, strict=True), *zip(block.stop, cells, strict=True))
     return any(edge % cell for edge, cell in edges)
-
-
-def _codec_name(compressors: Any) -> str:
-    """Return the name of the codec whose output is stored."""
-    if not compressors:
-        return ""
-    last = compressors[-1]
-    return str(last.get_config()["id"] if hasattr(last, "get_config") else last.to_dict()["name"])
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -22,11 +22,11 @@ from zarr.codecs._v2 import V2Codec
 from zarr.core.codec_pipeline import BatchedCodecPipeline
 
 from normcli.arrays.runs import byte_view
+from normcli.arrays.zarr_frames import zstd_sizes
 
 # What filters (a type change, checksums) may add to a chunk before it is compressed.
 _FILTER_GROWTH = 8
 _SLACK = 1024
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BOUNDED = {"gzip", "zlib", "bz2", "lzma", "zstd", "blosc", "lz4"}
 
 
@@ -91,15 +91,15 @@ class BoundedCodec:
             )
 
     def _zstd(self, data: memoryview) -> Any:
-        size = _zstd_content_size(data)
-        if size is not None:
-            self._require(size)
+        sizes = zstd_sizes(lambda at, count: bytes(data[at : at + count]), len(data))
+        if sizes is not None and sizes[0] is not None:
+            self._require(sizes[0])
             return self._codec.decode(data)
         # Of unknown size: decoded into the room of one chunk, and no further.
         room = np.empty(self._limit, np.uint8)
         try:
             return self._codec.decode(data, room)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             if "too small" in str(error):
                 raise OversizedChunkError(
                     f"inflates to more than the {self._limit} bytes of a chunk"
@@ -223,18 +223,3 @@ def _bounded(codecs: tuple[Any, ...]) -> list[Any]:
             first = False
         result.append(codec)
     return result
-
-
-def _zstd_content_size(data: memoryview) -> int | None:
-    """Return what the header of a zstd frame says it inflates to; None where it does not say."""
-    if bytes(data[:4]) != _ZSTD_MAGIC or len(data) < 6:
-        return None
-    descriptor = data[4]
-    single = bool(descriptor & 0x20)
-    width = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
-    if not width:
-        return None
-    start = 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3]
-    field = bytes(data[start : start + width])
-    size = int.from_bytes(field, "little")
-    return size + 256 if width == 2 else size

@@ -43,6 +43,8 @@ class ArrayDocument:
         Between the numbers of a key.
     sharding : mapping, optional
         Configuration of the sharding codec.
+    codecs : tuple
+        What chunks are encoded with, in order, as the metadata name it.
     """
 
     version: Literal[2, 3]
@@ -51,6 +53,7 @@ class ArrayDocument:
     prefixed: bool
     separator: str
     sharding: Mapping[str, Any] | None
+    codecs: tuple[Any, ...]
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -201,9 +204,9 @@ def _version_3(document: Mapping[str, Any], path: Path) -> ArrayDocument:
             if any(c % i for c, i in zip(chunks, inner, strict=True)):
                 raise InputError(f"{path} has shards {chunks} that chunks {inner} do not divide.")
             break
-    return ArrayDocument(
-        3, shape, chunks, prefixed, separator or ("/" if prefixed else "."), sharding
-    )
+    separator = separator or ("/" if prefixed else ".")
+    chain = tuple(codecs) if isinstance(codecs, list) else ()
+    return ArrayDocument(3, shape, chunks, prefixed, separator, sharding, chain)
 
 
 def _version_2(document: Mapping[str, Any], path: Path) -> ArrayDocument:
@@ -215,7 +218,11 @@ def _version_2(document: Mapping[str, Any], path: Path) -> ArrayDocument:
         raise SafetyError(
             f"{path} has the dimension separator {_short(separator)}, which is not supported."
         )
-    return ArrayDocument(2, shape, chunks, False, separator, None)
+    filters = document.get("filters")
+    chain = tuple(filters) if isinstance(filters, list) else ()
+    if document.get("compressor") is not None:
+        chain = (*chain, document["compressor"])
+    return ArrayDocument(2, shape, chunks, False, separator, None, chain)
 
 
 def _extents(value: Any, least: int, what: str, path: Path) -> tuple[int, ...]:

@@ -15,8 +15,9 @@ import numpy as np
 from normcli.arrays.files import read_error
 from normcli.arrays.missing import wants_map
 from normcli.arrays.rules import InputRules
-from normcli.arrays.zarr_documents import DOCUMENTS, ArrayDocument, codec_name
+from normcli.arrays.zarr_documents import DOCUMENTS, ArrayDocument
 from normcli.arrays.zarr_links import require_link_inside
+from normcli.arrays.zarr_shards import index_bytes, inner_chunks, read_index, standard_index
 from normcli.errors import InputError
 
 
@@ -48,7 +49,7 @@ def list_store(
     SafetyError
         For a link that leads out of the store.
     """
-    inner = _inner_chunks(document)
+    inner = inner_chunks(document)
     counts = tuple(-(-n // c) for n, c in zip(document.shape, inner, strict=True))
     per_file = tuple(c // i for c, i in zip(document.chunks, inner, strict=True))
     present = np.zeros(counts, bool) if wants_map(prod(counts), rules) else None
@@ -120,28 +121,24 @@ def _stored_in_shard(
 ) -> np.ndarray:
     """Return which inner chunks the index of a shard knows."""
     assert document.sharding is not None
-    count = prod(per_file)
-    index_codecs = document.sharding.get("index_codecs", [{"name": "bytes"}, {"name": "crc32c"}])
-    names = [codec_name(codec) for codec in index_codecs]
-    if names not in (["bytes"], ["bytes", "crc32c"]):
-        return np.ones(per_file, bool)  # an index that only zarr can read
-    order = (index_codecs[0].get("configuration") or {}).get("endian", "little")
-    length = 16 * count + 4 * (len(names) - 1)
+    if not standard_index(document.sharding):
+        return np.ones(per_file, bool)
+    length = index_bytes(document)
     if size < length:
         raise InputError(
             f"{name}: the shard {key} is cut: it has {size} bytes, and its index alone {length}.",
             "Copy the store again.",
         )
-    at_start = document.sharding.get("index_location") == "start"
     try:
-        with open(path, "rb") as file:
-            file.seek(0 if at_start else size - length)
-            data = file.read(16 * count)
+        file = os.open(path, os.O_RDONLY)
+        try:
+            table = read_index(file, size, document)
+        finally:
+            os.close(file)
     except OSError as error:
         raise read_error(path, error) from error
-    if len(data) < 16 * count:
+    if len(table) < prod(per_file):
         raise InputError(f"{name}: the shard {key} was cut while it was read.")
-    table = np.frombuffer(data, "<u8" if order == "little" else ">u8").reshape(-1, 2)
     known = (table != np.iinfo(np.uint64).max).any(axis=1)
     starts, lengths = table[:, 0], table[:, 1]
     # In two comparisons, since the sum of both could wrap around.
@@ -153,9 +150,3 @@ def _stored_in_shard(
             "Copy the store again.",
         )
     return known.reshape(per_file)
-
-
-def _inner_chunks(document: ArrayDocument) -> tuple[int, ...]:
-    if document.sharding is None:
-        return document.chunks
-    return tuple(document.sharding["chunk_shape"])
