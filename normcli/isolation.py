@@ -1,9 +1,9 @@
 """Tries a call on an untrusted file in a child process, before this process makes the same.
 
 A malformed HDF5 file can kill the library, or keep it busy for ever, and Python cannot catch
-either. One helper process is started beside this one, with its libraries loaded; for each trial it
-forks a child under limits of time and memory, and tells how that ended. Starting the helper costs
-what importing its libraries costs, once; a trial costs some milliseconds.
+either. The call is made in a forked child first, under limits of time and memory, and how that ends
+is noticed. This takes some milliseconds. Where other threads run, whose locks a fork would copy, a
+helper process is started once, which costs importing the libraries again, and forks instead.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from typing import Any
 
 from normcli.errors import InputError, SafetyError
@@ -36,6 +37,7 @@ _BOOT = (
 # A library that the environment names must not be loaded into the helper either.
 _DROPPED = ("HDF5_PLUGIN_PATH", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME")
 
+# Whether this process is a child or the helper, which must not try what they are trying.
 _serving = False
 
 
@@ -46,19 +48,10 @@ class _Helper:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
-        self._tried: set[str] = set()
 
-    def start(self, module: str) -> None:
-        """Start the helper, unless it runs; its imports go on while the caller does other work."""
-        with self._lock:
-            self._running(module)
-
-    def ask(self, module: str, request: dict[str, Any]) -> dict[str, Any] | None:
+    def ask(self, module: str, text: str) -> dict[str, Any] | None:
         """Return how a trial ended; None where no helper can be had."""
-        text = json.dumps(request)
         with self._lock:
-            if text in self._tried:
-                return {}
             for _ in range(2):  # once more, where the helper itself was killed
                 process = self._running(module)
                 if process is None:
@@ -70,10 +63,7 @@ class _Helper:
                     process.stdin.flush()
                     answer = process.stdout.readline()
                     if answer:
-                        ended = json.loads(answer)
-                        if not ended:
-                            self._tried.add(text)
-                        return ended
+                        return json.loads(answer)
                 self._stop()
             return None
 
@@ -118,15 +108,8 @@ class _Helper:
 _HELPER = _Helper()
 
 
-def start_helper(module: str) -> None:
-    """Start the helper, so that it imports `module` while this process does other work.
-
-    Parameters
-    ----------
-    module : str
-        Full name of the module whose functions will be tried.
-    """
-    _HELPER.start(module)
+# Trials that went well, of files that have not changed since.
+_SURVIVED: set[str] = set()
 
 
 def require_survival(path: str, module: str, function: str, **arguments: Any) -> None:
@@ -163,8 +146,12 @@ def require_survival(path: str, module: str, function: str, **arguments: Any) ->
         "arguments": arguments,
         "state": state,
     }
-    ended = _HELPER.ask(module, request)
+    text = json.dumps(request)
+    if text in _SURVIVED:
+        return
+    ended = _tried(request) if _may_fork() else _HELPER.ask(module, text)
     if not ended:
+        _SURVIVED.add(text)
         return
     hint = "The file is damaged or hostile: copy or download it again."
     if "memory" in ended:
@@ -180,6 +167,14 @@ def require_survival(path: str, module: str, function: str, **arguments: Any) ->
     with contextlib.suppress(ValueError):
         number = signal.Signals(number).name  # type: ignore[assignment]
     raise InputError(f"{path} crashes the library that reads it ({number}).", hint)
+
+
+def _may_fork() -> bool:
+    return (
+        hasattr(os, "fork")
+        and threading.current_thread() is threading.main_thread()
+        and threading.active_count() == 1
+    )
 
 
 def serve(module: str) -> None:
@@ -200,16 +195,22 @@ def _tried(request: dict[str, Any]) -> dict[str, Any]:
         importlib.import_module(request["module"])
     # Closed by the end of the child, however it ends.
     ended, held = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        # Threads that libraries keep for later, such as those of BLAS, are not in the way.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if not child:
         os.close(ended)
         _try(request)
     os.close(held)
-    in_time = bool(select.select([ended], [], [], WALL_SECONDS)[0])
-    os.close(ended)
-    if not in_time:
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
+    in_time = False
+    try:
+        in_time = bool(select.select([ended], [], [], WALL_SECONDS)[0])
+    finally:
+        os.close(ended)
+        if not in_time:
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
     if not in_time:
         return {"seconds": WALL_SECONDS}
     if os.WIFSIGNALED(status):
@@ -225,16 +226,21 @@ _NO_MEMORY = 77
 
 def _try(request: dict[str, Any]) -> None:
     """Make the call under limits and leave; never returns."""
+    global _serving
+    _serving = True
     code = 0
     try:
+        import faulthandler
         import resource
 
+        faulthandler.disable()  # a crash is told by this process, in one line
         with open("/dev/null", "rb+", buffering=0) as null:
-            os.dup2(null.fileno(), 0)
-            os.dup2(null.fileno(), 1)
+            for stream in range(3):
+                os.dup2(null.fileno(), stream)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
-        _limit(resource.RLIMIT_AS, _address_space() + MEMORY_BYTES)
+        with contextlib.suppress(OSError, ValueError):  # unknown or unchangeable on some systems
+            _limit(resource.RLIMIT_AS, _address_space() + MEMORY_BYTES)
         function = getattr(importlib.import_module(request["module"]), request["function"])
         function(request["path"], **request["arguments"])
     except MemoryError:

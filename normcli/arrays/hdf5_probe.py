@@ -5,15 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from normcli.arrays.rules import InputRules
-from normcli.isolation import require_survival, start_helper
+from normcli.isolation import require_survival
 
-# By name, since only the helper needs to import it.
+# By name, since it imports the modules that call these.
 _MODULE = "normcli.arrays.hdf5_trial"
-
-
-def start() -> None:
-    """Start the helper early, so that its imports and those of this process go side by side."""
-    start_helper(_MODULE)
 
 
 def require_listable(path: Path) -> None:

@@ -47,10 +47,6 @@ def open_source(text: str, rules: InputRules = STRICT) -> ArraySource:
         When it is missing, malformed, unsupported, or one of several arrays must be chosen.
     """
     path = parse_path(text)
-    if path.format == "hdf5":
-        from normcli.arrays.hdf5_probe import start
-
-        start()
     if path.format == "stream":
         from normcli.arrays.stream import NpyStreamSource
 

@@ -76,16 +76,51 @@ def flipped(**options):
     return build
 
 
-def stored_chunk(data: bytes, userblock: int = 0):
-    """Return a builder of a gzip dataset with one chunk of these bytes."""
+def stored_chunk(
+    data: bytes,
+    userblock: int = 0,
+    shape: tuple[int, int] = VALUES.shape,
+    fill: float | None = 0,
+    **options,
+):
+    """Return a builder of a gzip dataset with one chunk of these bytes.
+
+    Without a fill value, or with other filters, reading it is left to HDF5.
+    """
 
     def build(folder: Path) -> str:
         with h5py.File(folder / "x.h5", "w", userblock_size=userblock) as file:
-            file.create_dataset("a", data=VALUES, chunks=(10, 6), compression="gzip")
-            file["a"].id.write_direct_chunk((10, 0), data)
+            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            plist.set_chunk((10, 6))
+            if "scaleoffset" in options:
+                plist.set_scaleoffset(h5py.h5z.SO_FLOAT_DSCALE, options["scaleoffset"])
+            plist.set_deflate(4)
+            if fill is None:
+                plist.set_fill_value(None)
+            space = h5py.h5s.create_simple(shape)
+            kind = h5py.h5t.py_create(VALUES.dtype)
+            data_id = h5py.h5d.create(file.id, b"a", kind, space, plist)
+            whole = h5py.Dataset(data_id)
+            whole[...] = VALUES[: shape[0]]
+            data_id.write_direct_chunk((10, 0), data)
         return "x.h5/a"
 
     return build
+
+
+def long_as_a_chunk() -> bytes:
+    """Return a gzip stream of 240 bytes that inflates to 70 kB."""
+    worker = zlib.compressobj(9)
+    data = worker.compress(bytes(70_000))
+    data += worker.flush()
+    room = ONE - len(data)
+    # Empty stored blocks fill what is missing.
+    worker = zlib.compressobj(9)
+    data = worker.compress(bytes(70_000)) + worker.flush(zlib.Z_FULL_FLUSH)
+    while len(data) + 6 <= ONE:
+        data += worker.flush(zlib.Z_FULL_FLUSH) or b"\0\0\0\xff\xff"
+    assert room > 0
+    return data.ljust(ONE, b"\0")[:ONE]
 
 
 def unknown_filter(folder: Path) -> str:
@@ -165,7 +200,22 @@ CASES: dict[str, Case] = {
     "long chunk": case(stored_chunk(zlib.compress(bytes(ONE + 1))), 4, "x.h5/a at (10, 0)", "more"),
     "bomb": case(stored_chunk(zlib.compress(bytes(1 << 22))), 4, "x.h5/a at (10, 0)", "more than"),
     "bomb, user block": case(
-        stored_chunk(zlib.compress(bytes(1 << 24)), 512), 4, "x.h5/a at (10, 0)", "more than"
+        stored_chunk(zlib.compress(bytes(1 << 22)), 512), 4, "x.h5/a at (10, 0)", "more than"
+    ),
+    "bomb left to HDF5": case(
+        stored_chunk(zlib.compress(bytes(1 << 22)), fill=None), 4, "x.h5/a at (10, 0)", "more than"
+    ),
+    "bomb behind scale-offset": case(
+        stored_chunk(zlib.compress(bytes(1 << 22)), scaleoffset=4), 4, "x.h5/a at (10, 0)", "more than"
+    ),
+    "bomb of the size of a chunk": case(
+        stored_chunk(long_as_a_chunk(), fill=None), 4, "x.h5/a at (10, 0)", "more than"
+    ),
+    "bomb of that size across the edge": case(
+        stored_chunk(long_as_a_chunk(), shape=(15, 6)), 4, "x.h5/a at (10, 0)", "more than"
+    ),
+    "chunk said to be long": case(
+        stored_chunk(zlib.compress(bytes(1 << 24))), 3, "x.h5/a at (10, 0)", "16316 bytes"
     ),
     "chunk of nonsense": case(stored_chunk(b"nonsense"), 3, "x.h5/a at (10, 0)", "inflate"),
     "unknown filter": case(unknown_filter, 3, "x.h5/b", "filter 31999"),
