@@ -207,7 +207,8 @@ def _fill(shape: list[int] | tuple[int, ...], budget: int) -> tuple[int, ...]:
 
 def _as_float64(tile: np.ndarray, shift: int) -> np.ndarray:
     if not shift:
-        return tile.astype(np.float64, order="C")
+        with np.errstate(invalid="ignore"):  # a signaling NaN is no reason for a warning
+            return tile.astype(np.float64, order="C")
     # Modulo 2**64 the difference of two 64-bit integers is exact and not negative here.
     return (tile.astype(np.uint64) - np.uint64(shift % 2**64)).astype(np.float64, order="C")
 
