@@ -33,6 +33,8 @@ from normcli.errors import InputError, NormcliError
 ROOT_ATTR = "normcli"
 _MIB = 1 << 20
 _HIDDEN_ATTRS = {"DIMENSION_LIST", "DIMENSION_LABELS", "CLASS", "REFERENCE_LIST", "NAME"}
+# What h5py raises on damaged files; numbers beyond 64 bits signed are the last.
+_FAILURES = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError)
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Else a file that asks for an unknown filter makes HDF5 load every library in these folders.
@@ -79,7 +81,7 @@ class Hdf5Source:
         try:
             self.info = _require_readable(dataset, self.name)
             self.missing = count_chunks(dataset, self.info, self.name, rules)
-        except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        except _FAILURES as error:
             raise _unreadable(self.name, error) from error
         finally:
             file.close()
@@ -99,7 +101,7 @@ class Hdf5Source:
             if handle.check.needed:
                 handle.check.require(block)
             handle.dataset.read_direct(values, source_sel=block.slices or ())
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
+        except _FAILURES as error:
             where = f"{self.name} at {block.start}"
             raise _unreadable(where, error) from error
         return values
@@ -133,7 +135,7 @@ def list_datasets(path: Path) -> list[ArrayEntry]:
     file = _open_file(path)
     try:
         file.visititems(visit)
-    except (OSError, RuntimeError, KeyError) as error:
+    except _FAILURES as error:
         raise _unreadable(str(path), error) from error
     finally:
         file.close()
@@ -177,7 +179,7 @@ def _open_file(path: Path, cache_bytes: int = _MIB) -> h5py.File:
     require_file(path)
     try:
         return h5py.File(path, "r", rdcc_nbytes=cache_bytes)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except _FAILURES as error:
         raise _unreadable(str(path), error) from error
 
 
@@ -208,7 +210,7 @@ def _open_reader(path: Path, inner: str, info: ArrayInfo, name: str, rules: Inpu
         return _Opened(file, dataset, direct, ChunkCheck(dataset, info, name))
     except BaseException as error:
         file.close()
-        if not isinstance(error, (OSError, RuntimeError, ValueError, TypeError, KeyError)):
+        if not isinstance(error, _FAILURES):
             raise
         raise _unreadable(name, error) from error
 

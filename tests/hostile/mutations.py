@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
+import hdf5plugin
+import numcodecs
 import numpy as np
 import zarr
 
@@ -52,6 +55,40 @@ def hdf5_checked(folder: Path) -> str:
     return "x.h5/a"
 
 
+def registered(filters: Mapping[str, Any], folder: Path) -> str:
+    with h5py.File(folder / "x.h5", "w") as file:
+        file.create_dataset("a", data=VALUES, chunks=(8, 5), **filters)
+    return "x.h5/a"
+
+
+def hdf5_lzf(folder: Path) -> str:
+    return registered({"compression": "lzf", "shuffle": True}, folder)
+
+
+def hdf5_blosc(folder: Path) -> str:
+    return registered(hdf5plugin.Blosc(cname="lz4"), folder)
+
+
+def hdf5_blosc_zlib(folder: Path) -> str:
+    return registered(hdf5plugin.Blosc(cname="zlib", shuffle=2), folder)
+
+
+def hdf5_lz4(folder: Path) -> str:
+    return registered(hdf5plugin.LZ4(nbytes=64), folder)
+
+
+def hdf5_bitshuffle(folder: Path) -> str:
+    return registered(hdf5plugin.Bitshuffle(), folder)
+
+
+def hdf5_bitshuffle_zstd(folder: Path) -> str:
+    return registered(hdf5plugin.Bitshuffle(cname="zstd"), folder)
+
+
+def hdf5_zstd(folder: Path) -> str:
+    return registered(hdf5plugin.Zstd(), folder)
+
+
 def zarr_3(folder: Path) -> str:
     zarr.create_array(folder / "x.zarr", data=VALUES, chunks=(8, 5))
     return "x.zarr"
@@ -74,11 +111,59 @@ def zarr_2(folder: Path) -> str:
     return "x.zarr"
 
 
+def zarr_blosc(folder: Path) -> str:
+    zarr.create_array(
+        folder / "x.zarr", data=VALUES, chunks=(8, 5), compressors=zarr.codecs.BloscCodec()
+    )
+    return "x.zarr"
+
+
+def zarr_blosc_sharded(folder: Path) -> str:
+    zarr.create_array(
+        folder / "x.zarr",
+        data=VALUES,
+        chunks=(4, 5),
+        shards=(8, 5),
+        compressors=zarr.codecs.BloscCodec(cname="lz4", shuffle="bitshuffle"),
+    )
+    return "x.zarr"
+
+
+def zarr_gzip(folder: Path) -> str:
+    zarr.create_array(
+        folder / "x.zarr", data=VALUES, chunks=(8, 5), compressors=zarr.codecs.GzipCodec()
+    )
+    return "x.zarr"
+
+
+def zarr_lz4(folder: Path) -> str:
+    zarr.create_array(
+        folder / "x.zarr", data=VALUES, chunks=(8, 5), zarr_format=2, compressors=numcodecs.LZ4()
+    )
+    return "x.zarr"
+
+
 FORMATS: dict[str, tuple[Callable[[Path], str], ...]] = {
     "npy": (npy,),
     "npz": (npz, npz_stored),
-    "hdf5": (hdf5, hdf5_checked),
-    "zarr": (zarr_3, zarr_checked, zarr_2),
+    "hdf5": (hdf5, hdf5_checked, hdf5_lzf),
+    "hdf5 with registered filters": (
+        hdf5_blosc,
+        hdf5_blosc_zlib,
+        hdf5_lz4,
+        hdf5_bitshuffle,
+        hdf5_bitshuffle_zstd,
+        hdf5_zstd,
+    ),
+    "zarr": (
+        zarr_3,
+        zarr_checked,
+        zarr_2,
+        zarr_blosc,
+        zarr_blosc_sharded,
+        zarr_gzip,
+        zarr_lz4,
+    ),
 }
 # Where each byte of the elements is under a checksum, and so may never change unnoticed.
 CHECKED = {npz, npz_stored, hdf5_checked, zarr_checked}

@@ -10,13 +10,15 @@ import socket
 import zlib
 from pathlib import Path
 
+import google_crc32c
 import numcodecs
 import numpy as np
 import pytest
 import zarr
 
+from normcli.arrays.zarr_frames import zstd_sizes
 from tests.cli.terminal import call
-from tests.hostile.commands import SECRET, Case, case, pooled, require_refused
+from tests.hostile.commands import SECRET, Case, case, limited, pooled, require_refused
 
 VALUES = np.random.default_rng(5).normal(size=(40, 6)).astype("f4")
 MAGIC_ZSTD = bytes.fromhex("28b52ffd")
@@ -141,14 +143,31 @@ def special(kind: str, key: str = "c/1/0"):
     return build
 
 
-def zstd_of_unknown_size(nbytes: int) -> bytes:
+def zstd_of_unknown_size(nbytes: int, told: int | None = None) -> bytes:
     """Return a zstd frame of zeros, in blocks of one repeated byte, that hides its size."""
 
     def block(last: int, size: int) -> bytes:
         return (last | 1 << 1 | size << 3).to_bytes(3, "little") + b"\0"
 
     full, rest = divmod(nbytes, 1 << 17)
-    return MAGIC_ZSTD + b"\0\x58" + block(0, 1 << 17) * full + block(1, rest)
+    head = b"\0\x58" if told is None else b"\x80\x58" + told.to_bytes(4, "little")
+    return MAGIC_ZSTD + head + block(0, 1 << 17) * full + block(1, rest)
+
+
+def sharded_bomb(data: bytes):
+    """Return a builder of a shard whose first chunk inflates too far, with a right index."""
+
+    def build(folder: Path) -> str:
+        path = store(folder, compressors=ZSTD, **SHARDED)
+        count = 4
+        index = np.full((count, 2), np.iinfo("u8").max, "<u8")
+        index[0] = 0, len(data)
+        table = index.tobytes()
+        sums = google_crc32c.value(table).to_bytes(4, "little")
+        (path / "c/0/0").write_bytes(data + table + sums)
+        return path.name
+
+    return build
 
 
 def bomb(compressor, data: bytes, version: int = 3):
@@ -309,6 +328,15 @@ CASES: dict[str, Case] = {
     ),
     "bomb zstd": case(bomb(ZSTD, numcodecs.Zstd().encode(BIG)), 4, "inflates to 4194304 bytes"),
     "bomb zstd of no size": case(bomb(ZSTD, zstd_of_unknown_size(1 << 22)), 4, "inflates to more"),
+    "bomb zstd in a second frame": case(
+        bomb(ZSTD, numcodecs.Zstd().encode(bytes(240)) + numcodecs.Zstd().encode(BIG)),
+        4,
+        "inflates to 4194544 bytes",
+    ),
+    "bomb zstd behind a lie": case(bomb(ZSTD, zstd_of_unknown_size(1 << 22, told=240)), 3, "c/1/0"),
+    "bomb zstd in a shard": case(
+        sharded_bomb(zstd_of_unknown_size(1 << 22)), 4, "chunk c/0/0", "inflates to more"
+    ),
     "bomb zstd, 2": case(
         bomb(numcodecs.Zstd(), numcodecs.Zstd().encode(BIG), 2), 4, "inflates to 4194304 bytes"
     ),
@@ -322,6 +350,53 @@ CASES: dict[str, Case] = {
 @pytest.mark.parametrize("name", CASES)
 def test_refused(tmp_path, monkeypatch, name):
     require_refused(tmp_path, CASES[name], monkeypatch)
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("told", [None, 240, GIB])
+def test_a_bomb_of_a_gibibyte_takes_no_memory(tmp_path, sharded, told):
+    data = zstd_of_unknown_size(GIB, told)
+    name = sharded_bomb(data)(tmp_path) if sharded else bomb(ZSTD, data)(tmp_path)
+    ended, _, memory = limited("fit", name, "-o", "s.json", cwd=tmp_path)
+    assert ended.code in (3, 4), ended
+    assert "Traceback" not in ended.err
+    assert memory < 600 << 20
+
+
+class TestFrames:
+    """What is told of zstd frames is compared with what numcodecs makes of them."""
+
+    @pytest.mark.parametrize("level", [-5, 1, 3, 19])
+    @pytest.mark.parametrize("checksum", [False, True])
+    @pytest.mark.parametrize("nbytes", [0, 1, 255, 256, 300, 65_791, 65_792, 1_000_000])
+    def test_sizes(self, level, checksum, nbytes):
+        rng = np.random.default_rng(nbytes)
+        for values in (rng.integers(0, 4, nbytes, "u1"), rng.integers(0, 256, nbytes, "u1")):
+            data = numcodecs.Zstd(level, checksum).encode(values)
+            for times in (1, 3):
+                sizes = frames(bytes(data) * times)
+                assert sizes is not None
+                told, most = sizes
+                assert told == times * nbytes
+                assert most >= times * nbytes
+
+    def test_cut_or_longer(self):
+        data = bytes(numcodecs.Zstd(3, True).encode(np.arange(50_000, dtype="u4")))
+        assert frames(data) is not None
+        for size in (1, 5, 17, 100, len(data) - 5, len(data) - 1):
+            assert frames(data[:size]) is None
+        assert frames(data + b"\0") is None
+        assert frames(b"\x50\x2a\x4d\x18\4\0\0\0abcd" + data) is None
+
+    def test_blocks_of_a_frame_that_does_not_tell(self):
+        assert frames(zstd_of_unknown_size(1 << 20)) == (None, 1 << 20)
+
+
+def frames(data: bytes):
+    return zstd_sizes(lambda at, count: data[at : at + count], len(data))
 
 
 def test_a_zstd_chunk_of_unknown_size_is_read(tmp_path, monkeypatch):
