@@ -26,7 +26,8 @@ SCREEN = {"json", "quiet", "verbose", "progress", "no-progress", "debug", "help"
 
 def _options(command: str) -> dict[str, click.Option]:
     found = main.commands[command]
-    context = click.Context(found, info_name=command, parent=click.Context(main))
+    parent = click.Context(main, **main.context_settings)
+    context = click.Context(found, info_name=command, parent=parent)
     return {
         name.lstrip("-"): option
         for option in found.get_params(context)
