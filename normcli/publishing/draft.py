@@ -1,8 +1,4 @@
-"""Nothing bears an output's name until it is complete.
-
-A draft is written beside its final name, on the same file system, and renamed when it is whole:
-rename is atomic for readers, and durable once the file and its folder are synced.
-"""
+"""Drafts: outputs in the making, and how they get their names."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import errno
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ from normcli.errors import NormcliError, OutputError, UsageError
 
 SYNCS_AT_ONCE = 16
 DRAFT_MARK = ".normcli-draft-"
+DRAFT = "draft"
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,37 @@ class Draft:
     overwrite: bool = False
 
     @classmethod
+    def of_run(cls, final: Path | str, overwrite: bool = False, folder: Path | None = None) -> Draft:
+        """Return the draft of a run that owns the work folder of `final`.
+
+        Its name is the same in every run, so that an interrupted run can be continued.
+
+        Parameters
+        ----------
+        final : Path or str
+            The name it will bear.
+        overwrite : bool
+            Whether an earlier output may be replaced.
+        folder : Path, optional
+            The work folder, where it is another output's.
+
+        Raises
+        ------
+        UsageError
+            When the output exists and may not be replaced.
+        OutputError
+            When its folder is missing or cannot be written to.
+        """
+        from normcli.publishing.workplace import work_folder
+
+        target = Path(final)
+        refuse_unwritable(target, overwrite)
+        name = f"{DRAFT}{target.suffix}" if folder is None else f"{DRAFT}-{target.name}"
+        return cls(target, (folder or work_folder(target)) / name, overwrite)
+
+    @classmethod
     def beside(cls, final: Path | str, overwrite: bool = False) -> Draft:
-        """Return a draft for `final`, after checking that it can be published there.
+        """Return a draft of its own for `final`, for what is small and written at once.
 
         Raises
         ------
@@ -50,15 +77,26 @@ class Draft:
             When its folder is missing or cannot be written to.
         """
         target = Path(final)
-        refuse_existing(target, overwrite)
-        folder = target.parent
-        if not folder.is_dir():
-            raise OutputError(f"The folder {folder} of the output does not exist.", "Create it.")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"The folder {folder} cannot be written to.", "Choose another -o.")
-        name = f".{target.name}{DRAFT_MARK}{uuid.uuid4().hex[:12]}{target.suffix}"
-        # Absolute, because workers may have another current folder.
-        return cls(target, folder.absolute() / name, overwrite)
+        refuse_unwritable(target, overwrite)
+        name = f".{target.name}{DRAFT_MARK}{os.getpid()}-{uuid.uuid4().hex[:12]}{target.suffix}"
+        return cls(target, target.parent.absolute() / name, overwrite)
+
+    def make_room(self) -> None:
+        """Make the folder of the draft, and remove what an earlier run left at its place.
+
+        Raises
+        ------
+        OutputError
+            When the file system refuses.
+        """
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            if self.path.is_dir() and not self.path.is_symlink():
+                shutil.rmtree(self.path)
+            else:
+                self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(self.final, error) from error
 
     def publish(self) -> None:
         """Sync the draft and give it its final name; an earlier output stays until then.
@@ -96,6 +134,24 @@ class Draft:
             self.path.unlink(missing_ok=True)
 
 
+def refuse_unwritable(target: Path, overwrite: bool) -> None:
+    """Raise when `target` exists and may not be replaced, or could not be made where it is.
+
+    Raises
+    ------
+    UsageError
+        When it exists.
+    OutputError
+        When its folder is missing or cannot be written to.
+    """
+    refuse_existing(target, overwrite)
+    folder = target.parent
+    if not folder.is_dir():
+        raise OutputError(f"The folder {folder} of the output does not exist.", "Create it.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"The folder {folder} cannot be written to.", "Choose another -o.")
+
+
 def refuse_existing(target: Path, overwrite: bool) -> None:
     """Raise UsageError when `target` exists and may not be replaced."""
     if not overwrite and (target.exists() or target.is_symlink()):
@@ -113,20 +169,24 @@ def output_error(target: Path | str, error: OSError) -> NormcliError:
     return OutputError(f"{target} could not be written: {reason}.", hint)
 
 
-def _sync_tree(path: Path) -> None:
-    """Sync a file, or a folder with everything below it.
+def sync_files(paths: Iterable[Path]) -> None:
+    """Make files and folders durable.
 
     A disk takes several syncs at once: 128 chunks of 4 MiB took 0.33 s one by one.
     """
+    with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
+        for _ in pool.map(_sync, paths):
+            pass
+
+
+def _sync_tree(path: Path) -> None:
+    """Sync a file, or a folder with everything below it."""
     if not path.is_dir():
         _sync(path)
         return
     folders = [Path(folder) for folder, _, _ in os.walk(path)]
-    files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
-    with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
-        for done in (pool.map(_sync, files), pool.map(_sync, folders)):
-            for _ in done:
-                pass
+    sync_files(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    sync_files(folders)
 
 
 def _sync(path: Path) -> None:
