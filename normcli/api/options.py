@@ -28,6 +28,8 @@ class RunOptions:
         The JSON file of a dask.distributed scheduler.
     dry_run : bool
         Only plan.
+    restart : bool
+        Begin afresh, also where an interrupted run could be continued.
     """
 
     overwrite: bool = False
@@ -36,6 +38,7 @@ class RunOptions:
     scheduler: str | None = None
     scheduler_file: str | None = None
     dry_run: bool = False
+    restart: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

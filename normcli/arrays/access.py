@@ -14,6 +14,7 @@ import numpy as np
 
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block
+from normcli.publishing import Draft
 
 
 class ArraySource(Protocol):
@@ -73,6 +74,11 @@ class ArraySink(Protocol):
     name: str
     arrays: Mapping[str, ArrayInfo]
     resumable: bool
+
+    @property
+    def draft(self) -> Draft:
+        """The output in the making; a pipe has none."""
+        ...
 
     def create(self) -> None:
         """Lay out the draft afresh."""

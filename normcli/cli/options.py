@@ -149,6 +149,11 @@ _APPLY = (
 _RUN = (
     click.option("--overwrite", is_flag=True, help="Replace an existing output."),
     click.option(
+        "--restart",
+        is_flag=True,
+        help="Begin afresh; an interrupted run is continued otherwise.",
+    ),
+    click.option(
         "-j", "--workers", type=int, metavar="N", help="Blocks in flight.  [default: all CPUs]"
     ),
     click.option(

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from normcli.engine.stopping import obey
 from normcli.engine.tasks import RunResult
 from normcli.engine.walk import Run
 from normcli.errors import InputError, NormcliError, OutputError, TransientError, UsageError
@@ -76,7 +77,8 @@ class ThreadScheduler:
         from dask.callbacks import Callback
         from dask.threaded import get
 
-        with ThreadPoolExecutor(workers) as pool:
+        stop = threading.Event()
+        with ThreadPoolExecutor(workers, initializer=obey, initargs=(stop,)) as pool:
             for wave in _waves(runs, WAVE):
                 work = _InOrder(task, job, wave)
                 graph = {f"run-{run.number}": (work, ticket) for ticket, run in enumerate(wave)}
@@ -85,8 +87,14 @@ class ThreadScheduler:
                     if isinstance(result, RunResult):
                         consume(result)
 
-                with Callback(posttask=posttask):
-                    get(graph, list(graph), pool=pool)
+                try:
+                    with Callback(posttask=posttask):
+                        get(graph, list(graph), pool=pool)
+                except BaseException:
+                    # Other tasks end at their next block; the pool waits for them.
+                    stop.set()
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
 
     def accept(self, *parts: Any) -> None:
         """Threads can use everything."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from normcli.arrays.access import ArraySink, ArraySource
+from normcli.arrays.access import ArraySink, ArraySource, StoredPart
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
@@ -18,6 +18,7 @@ from normcli.domain.statistics import require_usable
 from normcli.domain.transform import Transform, backward, forward
 from normcli.engine.events import Progress
 from normcli.engine.merge_tree import MergeTree
+from normcli.engine.stopping import check_stop
 from normcli.engine.tables import AffineTables, NormalizerTables, normalizer_of
 from normcli.engine.walk import Run, Walk
 from normcli.errors import DataPolicyError
@@ -100,12 +101,15 @@ class RunResult:
         Moments measured.
     written : Moments or None
         Moments of all that was written, as one group.
+    parts : tuple of StoredPart
+        What was stored.
     """
 
     run: Run
     progress: Progress
     regions: tuple[Region, ...] = ()
     written: Moments | None = None
+    parts: tuple[StoredPart, ...] = ()
 
 
 def measure_run(job: MeasureJob, run: Run) -> RunResult:
@@ -116,6 +120,7 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
     nbytes = 0
     index: tuple[slice, ...] = ()
     for position in range(run.first, run.first + run.count):
+        check_stop()
         block = job.walk.block(position)
         values = job.source.read(block)
         nbytes += values.nbytes
@@ -139,8 +144,10 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
     compute = kernels(job.kernel)
     regions = []
     written = MergeTree(run.count)
+    parts: list[StoredPart] = []
     bytes_read = bytes_written = 0
     for position in range(run.first, run.first + run.count):
+        check_stop()
         block = job.walk.block(position)
         values = job.source.read(block)
         bytes_read += values.nbytes
@@ -156,7 +163,7 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
         transform: Transform = (backward if job.inverse else forward)(statistics, affine)
         result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
         del values
-        job.sink.write(job.sink_array, block, result)
+        parts += job.sink.write(job.sink_array, block, result)
         bytes_written += result.nbytes
         everything = Geometry(result.shape, (), (), result.shape)
         summary = compute.measure(result, everything, (0,) * result.ndim)
@@ -172,4 +179,5 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
         Progress(run.count, bytes_read, bytes_written),
         tuple(regions),
         written.root,
+        tuple(parts),
     )

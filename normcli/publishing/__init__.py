@@ -5,15 +5,24 @@ away, the journal from which an interrupted run is continued, and the draft, whi
 it is whole. Rename is atomic for readers, and durable once the file and its folder are synced.
 """
 
-from normcli.publishing.draft import Draft, output_error, refuse_existing, sync_files
+from normcli.publishing.draft import (
+    Draft,
+    output_error,
+    refuse_existing,
+    refuse_unwritable,
+    sync_files,
+)
+from normcli.publishing.handover import Handover
 from normcli.publishing.workplace import WORK_MARK, Workplace, work_folder
 
 __all__ = [
     "WORK_MARK",
     "Draft",
+    "Handover",
     "Workplace",
     "output_error",
     "refuse_existing",
+    "refuse_unwritable",
     "sync_files",
     "work_folder",
 ]

@@ -37,7 +37,7 @@ class Draft:
     overwrite: bool = False
 
     @classmethod
-    def of_run(cls, final: Path | str, overwrite: bool = False, folder: Path | None = None) -> Draft:
+    def of_run(cls, final: Path | str, overwrite: bool = False) -> Draft:
         """Return the draft of a run that owns the work folder of `final`.
 
         Its name is the same in every run, so that an interrupted run can be continued.
@@ -48,8 +48,6 @@ class Draft:
             The name it will bear.
         overwrite : bool
             Whether an earlier output may be replaced.
-        folder : Path, optional
-            The work folder, where it is another output's.
 
         Raises
         ------
@@ -62,12 +60,22 @@ class Draft:
 
         target = Path(final)
         refuse_unwritable(target, overwrite)
-        name = f"{DRAFT}{target.suffix}" if folder is None else f"{DRAFT}-{target.name}"
-        return cls(target, (folder or work_folder(target)) / name, overwrite)
+        return cls(target, work_folder(target) / f"{DRAFT}{target.suffix}", overwrite)
 
     @classmethod
-    def beside(cls, final: Path | str, overwrite: bool = False) -> Draft:
+    def beside(
+        cls, final: Path | str, overwrite: bool = False, folder: Path | None = None
+    ) -> Draft:
         """Return a draft of its own for `final`, for what is small and written at once.
+
+        Parameters
+        ----------
+        final : Path or str
+            The name it will bear.
+        overwrite : bool
+            Whether an earlier output may be replaced.
+        folder : Path, optional
+            Where to write it, on the same file system; beside `final` without it.
 
         Raises
         ------
@@ -79,7 +87,7 @@ class Draft:
         target = Path(final)
         refuse_unwritable(target, overwrite)
         name = f".{target.name}{DRAFT_MARK}{os.getpid()}-{uuid.uuid4().hex[:12]}{target.suffix}"
-        return cls(target, target.parent.absolute() / name, overwrite)
+        return cls(target, (folder or target.parent.absolute()) / name, overwrite)
 
     def make_room(self) -> None:
         """Make the folder of the draft, and remove what an earlier run left at its place.
@@ -95,6 +103,19 @@ class Draft:
                 shutil.rmtree(self.path)
             else:
                 self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(self.final, error) from error
+
+    def sync(self) -> None:
+        """Make the draft durable.
+
+        Raises
+        ------
+        OutputError
+            When the file system refuses.
+        """
+        try:
+            _sync_tree(self.path)
         except OSError as error:
             raise output_error(self.final, error) from error
 

@@ -63,8 +63,13 @@ class Workplace:
         """Return the place where `final` is made; nothing is created yet."""
         return cls(Path(final), work_folder(final))
 
-    def acquire(self) -> Self:
+    def acquire(self, record: bool = True) -> Self:
         """Make the folder and take its lock.
+
+        Parameters
+        ----------
+        record : bool
+            Whether to write down who owns it.
 
         Raises
         ------
@@ -87,7 +92,8 @@ class Workplace:
                     if attempt == 9:
                         raise
             self._lock = lock
-            (self.folder / OWNER).write_text(json.dumps(_owner()), "utf-8")
+            if record:
+                (self.folder / OWNER).write_text(json.dumps(_owner()), "utf-8")
         except Timeout as error:
             raise TransientError(
                 f"{self.final} is being written by another run: {owner_text(self.folder)}.",
@@ -103,12 +109,17 @@ class Workplace:
             self._lock.release()
             self._lock = None
 
+    def clear(self) -> None:
+        """Remove all that an earlier run left."""
+        for entry in _entries(self.folder):
+            if entry.name not in (LOCK, OWNER):
+                _remove(entry)
+
     def remove(self) -> None:
         """Remove the folder and all that is in it, then let it go."""
-        for entry in _entries(self.folder):
-            # The lock goes last: while it is there nobody else begins.
-            if entry.name != LOCK:
-                _remove(entry)
+        self.clear()
+        _remove(self.folder / OWNER)
+        # The lock goes last: while it is there nobody else begins.
         with contextlib.suppress(OSError):
             (self.folder / LOCK).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
