@@ -6,11 +6,12 @@ the same code. Elements never leave a task.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from normcli.arrays.access import ArraySink, ArraySource, StoredPart
+from normcli.arrays.buffers import BufferPool
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
@@ -33,6 +34,8 @@ class MeasureJob:
     ----------
     c_order : bool
         Measure every block in C order, so that the order of storage changes no bit.
+    buffers : BufferPool
+        Memory that blocks are read into.
     """
 
     source: ArraySource
@@ -40,6 +43,7 @@ class MeasureJob:
     walk: Walk
     kernel: str
     c_order: bool = False
+    buffers: BufferPool = field(default_factory=BufferPool)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class ApplyJob:
     ----------
     tables : NormalizerTables or None
         Known statistics; None measures each block, which then holds whole groups.
+    buffers : BufferPool
+        Memory that blocks are read into.
     """
 
     source: ArraySource
@@ -63,6 +69,7 @@ class ApplyJob:
     affine: AffineTables
     tables: NormalizerTables | None
     inverse: bool = False
+    buffers: BufferPool = field(default_factory=BufferPool)
 
 
 @dataclass(frozen=True)
@@ -122,12 +129,13 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
     for position in range(run.first, run.first + run.count):
         check_stop()
         block = job.walk.block(position)
-        values = job.source.read(block)
-        nbytes += values.nbytes
-        if job.c_order:
-            values = np.ascontiguousarray(values)
-        moments = compute.measure(values, job.geometry, block.start)
-        del values
+        with job.buffers.lend() as buffer:
+            values = job.source.read(block, buffer)
+            nbytes += values.nbytes
+            if job.c_order:
+                values = np.ascontiguousarray(values)
+            moments = compute.measure(values, job.geometry, block.start)
+            del values
         index = job.geometry.region(block.start, block.stop)
         if job.walk.ranks == 1:
             regions.append(Region(position, 0, index, moments))
@@ -149,20 +157,22 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
     for position in range(run.first, run.first + run.count):
         check_stop()
         block = job.walk.block(position)
-        values = job.source.read(block)
-        bytes_read += values.nbytes
         index = job.geometry.region(block.start, block.stop)
-        if job.tables is None:
-            moments = compute.measure(values, job.geometry, block.start)
-            require_usable(moments, job.spec, values.dtype, job.source.name)
-            statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
-            regions.append(Region(position, 0, index, moments))
-        else:
-            statistics = job.tables.region(index)
-        affine = job.affine.region(job.geometry.scale_region(block.start, block.stop))
-        transform: Transform = (backward if job.inverse else forward)(statistics, affine)
-        result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
-        del values
+        with job.buffers.lend() as buffer:
+            values = job.source.read(block, buffer)
+            bytes_read += values.nbytes
+            if job.tables is None:
+                moments = compute.measure(values, job.geometry, block.start)
+                require_usable(moments, job.spec, values.dtype, job.source.name)
+                statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
+                regions.append(Region(position, 0, index, moments))
+            else:
+                statistics = job.tables.region(index)
+            affine = job.affine.region(job.geometry.scale_region(block.start, block.stop))
+            transform: Transform = (backward if job.inverse else forward)(statistics, affine)
+            # Always an array of its own, so that the buffer may take the next block.
+            result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
+            del values
         parts += job.sink.write(job.sink_array, block, result)
         bytes_written += result.nbytes
         everything = Geometry(result.shape, (), (), result.shape)
