@@ -54,6 +54,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "hdf5plugin": ("arrays/hdf5*.py",),
     "h5py": ("arrays/hdf5*.py", "bundles/hdf5_file.py"),
     "zarr": ("arrays/zarr*.py", "bundles/zarr_file.py"),
+    "google_crc32c": ("arrays/checksums.py",),
+    "filelock": ("publishing/workplace.py",),
     "numcodecs": ("arrays/zarr*.py", "bundles/zarr_file.py"),
     "numba": ("kernels/numba_*.py", "kernels/select.py"),
     "llvmlite": ("kernels/numba_*.py",),

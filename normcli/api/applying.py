@@ -141,6 +141,7 @@ class _Applying:
             warn_of(counts, setup.spec, setup.observer)
             self._write_sidecar(statistics)
         try:
+            setup.sink.seal()
             setup.sink.publish()
         except BaseException:
             # A sidecar without its output would speak of what is not there.

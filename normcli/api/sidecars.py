@@ -192,6 +192,7 @@ class StoredSidecar:
             has_bias="bias" in self._affine,
         )
         self.sink.annotate(attrs)
+        self.sink.seal()
         self.sink.publish()
         self.published = True
 

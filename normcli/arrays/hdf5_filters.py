@@ -79,6 +79,13 @@ class Pipeline:
             return None
         return cls(tuple(codes), dtype.itemsize, chunk_bytes, level)
 
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes of each stored chunk, or None where they depend on the elements."""
+        if _DEFLATE in self.codes:
+            return None
+        return self.chunk_bytes + _CHECKSUM_BYTES * self.codes.count(_FLETCHER32)
+
     def applied(self, mask: int) -> tuple[int, ...]:
         """Return the filters that a chunk of this filter mask went through."""
         return tuple(code for bit, code in enumerate(self.codes) if not mask >> bit & 1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 
+from normcli.arrays.access import StoredPart
 from normcli.arrays.npy_format import read_header, write_header
 from normcli.arrays.runs import byte_view
 from normcli.domain.array_info import ArrayInfo
@@ -138,6 +139,8 @@ class NpyStreamSink:
         What messages call it.
     """
 
+    resumable = False
+
     def __init__(
         self, file: BinaryIO, arrays: Mapping[str, ArrayInfo], name: str = "stdout"
     ) -> None:
@@ -152,7 +155,11 @@ class NpyStreamSink:
         """Send the header."""
         self._send(memoryview(self._header))
 
-    def write(self, array: str, block: Block, values: np.ndarray) -> None:
+    def resume(self, parts: Iterable[StoredPart]) -> bool:
+        """Return False: what was sent cannot be continued."""
+        return False
+
+    def write(self, array: str, block: Block, values: np.ndarray) -> tuple[StoredPart, ...]:
         """Send the elements of `block`, which starts where the last one ended.
 
         Raises
@@ -164,11 +171,15 @@ class NpyStreamSink:
         self._order.advance(block)
         data = np.ascontiguousarray(values, self._info.dtype)
         self._send(byte_view(data))
+        return ()
+
+    def sync(self, parts: Iterable[StoredPart]) -> None:
+        """Do nothing: a pipe keeps nothing."""
 
     def annotate(self, attrs: Mapping[str, Any]) -> None:
         """Do nothing: NPY has no attributes."""
 
-    def publish(self) -> None:
+    def seal(self) -> tuple[StoredPart, ...]:
         """Flush; what was sent is already on its way."""
         try:
             self._file.flush()
@@ -176,6 +187,13 @@ class NpyStreamSink:
             raise
         except OSError as error:
             raise output_error(self.name, error) from error
+        return ()
+
+    def publish(self) -> None:
+        """Do nothing: what was sent has its readers."""
+
+    def close(self) -> None:
+        """Leave the pipe open: it belongs to the caller."""
 
     def discard(self) -> None:
         """Do nothing: what was sent cannot be called back."""

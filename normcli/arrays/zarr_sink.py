@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.storage import LocalStore
+from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore, MemoryStore, StorePath
 
+from normcli.arrays.access import StoredPart
+from normcli.arrays.checksums import part_checksum
+from normcli.arrays.drafts import DraftedSink
 from normcli.arrays.handles import PerProcess
-from normcli.arrays.zarr import ROOT_ATTR, V2_DIMS
+from normcli.arrays.zarr import DOCUMENTS, ROOT_ATTR, V2_DIMS
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import is_bfloat16
-from normcli.domain.grid import Block
-from normcli.errors import NormcliError, OutputError, UsageError
-from normcli.publishing import Draft, output_error
+from normcli.domain.grid import Block, Grid
+from normcli.errors import OutputError, UsageError
+from normcli.publishing import sync_files
 
 # A chunk of zeros that is not stored could not be told from a lost one.
 _CONFIG: Any = {"write_empty_chunks": True}
+_CHECKSUM = {"name": "crc32c"}
+# zarr's own default, which detects no damage.
+_DEFAULT_COMPRESSORS = [{"name": "zstd", "configuration": {"level": 0, "checksum": False}}]
+_PARTIAL = ".partial"
 
 
-class ZarrSink:
+class ZarrSink(DraftedSink):
     """One array at the root of a Zarr store, or several arrays in it.
+
+    Chunks of format 3 end with their CRC-32C, so that every reader notices damage.
 
     Parameters
     ----------
@@ -36,6 +49,8 @@ class ZarrSink:
         Path of each inside the store; empty for the root.
     overwrite : bool
         Whether an earlier store may be replaced.
+    folder : Path, optional
+        The work folder, where it is another output's.
     """
 
     def __init__(
@@ -44,9 +59,9 @@ class ZarrSink:
         arrays: Mapping[str, ArrayInfo],
         paths: Mapping[str, str],
         overwrite: bool = False,
+        folder: Path | None = None,
     ) -> None:
-        self.name = str(path)
-        self.arrays: Mapping[str, ArrayInfo] = dict(arrays)
+        super().__init__(path, arrays, overwrite, folder)
         self._paths = dict(paths)
         for info in self.arrays.values():
             if is_bfloat16(info.dtype):
@@ -54,7 +69,6 @@ class ZarrSink:
                     f"{path} would hold bfloat16, which zarr {zarr.__version__} cannot store.",
                     "Add --dtype float32.",
                 )
-        self._draft = Draft.beside(path, overwrite)
         self._handles = {
             key: PerProcess(partial(_open_draft, self._draft.path, inner), _forget)
             for key, inner in self._paths.items()
@@ -62,6 +76,7 @@ class ZarrSink:
 
     def create(self) -> None:
         """Lay out groups and arrays."""
+        self._draft.make_room()
         try:
             self._draft.path.mkdir()
             store = LocalStore(self._draft.path)
@@ -70,13 +85,43 @@ class ZarrSink:
         except Exception as error:  # zarr raises nearly anything
             raise self._failed(error) from error
 
-    def write(self, array: str, block: Block, values: np.ndarray) -> None:
+    def resume(self, parts: Iterable[StoredPart]) -> bool:
+        """Take up the store, where its arrays are these and the file of every part is there."""
+        try:
+            if not self._is_laid_out():
+                return False
+            self._remove_partial()
+            return all(_is_stored(self._draft.path, part) for part in parts)
+        except Exception:  # zarr raises nearly anything; the store is made afresh
+            return False
+
+    def write(self, array: str, block: Block, values: np.ndarray) -> tuple[StoredPart, ...]:
         """Write the elements of `block`, which holds whole chunks (or shards) of one array."""
         if not values.size:
-            return
+            return ()
         try:
-            self._handles[array].get()[block.slices] = values
+            handle = self._handles[array].get()
+            store = _RecordingStore(self._draft.path, _ends_with_checksum(handle))
+            _in_store(handle, store)[block.slices] = values
         except Exception as error:  # zarr raises nearly anything
+            raise self._failed(error) from error
+        if not store.parts:
+            raise OutputError(
+                f"{self.name} is written past its store by another codec pipeline of zarr.",
+                "Unset ZARR_CODEC_PIPELINE__PATH.",
+            )
+        return tuple(store.parts)
+
+    def sync(self, parts: Iterable[StoredPart]) -> None:
+        """Make the files of these parts durable, and the folders that name them."""
+        files = [self._draft.path / part.key for part in parts]
+        folders = {
+            parent for file in files for parent in file.relative_to(self._draft.path).parents
+        }
+        try:
+            sync_files(files)
+            sync_files(self._draft.path / folder for folder in folders)
+        except OSError as error:
             raise self._failed(error) from error
 
     def annotate(self, attrs: Mapping[str, Any]) -> None:
@@ -88,37 +133,128 @@ class ZarrSink:
         except Exception as error:  # zarr raises nearly anything
             raise self._failed(error) from error
 
-    def publish(self) -> None:
-        """Give the store its final name."""
-        self._draft.publish()
+    def seal(self) -> tuple[StoredPart, ...]:
+        """See that every chunk is there, make the store durable, and return its metadata."""
+        self.close()
+        root = self._draft.path
+        try:
+            self._remove_partial()
+            if not self._is_laid_out():
+                raise self._torn("its metadata have changed")
+            for key, info in self.arrays.items():
+                self._require_chunks(root / self._paths[key], info)
+            documents = [_document(root, file) for file in _files(root) if file.name in DOCUMENTS]
+        except Exception as error:  # zarr raises nearly anything
+            raise self._failed(error) from error
+        self._draft.sync()
+        return tuple(documents)
 
-    def discard(self) -> None:
-        """Remove the draft."""
-        self._draft.discard()
+    def close(self) -> None:
+        """Forget the handles of this process."""
+        for handle in self._handles.values():
+            handle.close()
 
-    def _failed(self, error: Exception) -> NormcliError:
-        if isinstance(error, NormcliError):
-            return error
-        if isinstance(error, OSError):
-            return output_error(self.name, error)
-        return OutputError(f"{self.name} could not be written: {error}.")
+    def _is_laid_out(self) -> bool:
+        """Whether the draft holds these arrays, whatever their attributes are."""
+        wanted = MemoryStore()
+        for key, info in self.arrays.items():
+            inner = self._paths[key]
+            expected = _settings(_create_array(wanted, inner, info))
+            store = LocalStore(self._draft.path, read_only=True)
+            if _settings(zarr.open_array(store, path=inner, mode="r")) != expected:
+                return False
+        return True
+
+    def _require_chunks(self, folder: Path, info: ArrayInfo) -> None:
+        wanted = len(Grid(info.shape, tuple(max(1, n) for n in info.write_unit or info.shape)))
+        found = sum(file.name not in DOCUMENTS for file in _files(folder))
+        if found != wanted:
+            raise self._torn(f"{folder.name} has {found} of {wanted} chunks")
+
+    def _remove_partial(self) -> None:
+        # zarr leaves these where it is killed between writing a chunk and renaming it.
+        for file in _files(self._draft.path):
+            if file.name.endswith(_PARTIAL):
+                file.unlink()
 
 
-def _create_array(store: LocalStore, inner: str, info: ArrayInfo) -> None:
+class _RecordingStore(LocalStore):
+    """A store that keeps what one write puts into it.
+
+    Parameters
+    ----------
+    root : Path
+        Its folder.
+    checksums : bool
+        Whether each part ends with its CRC-32C.
+    """
+
+    def __init__(self, root: Path, checksums: bool) -> None:
+        super().__init__(root)
+        self.parts: list[StoredPart] = []
+        self._checksums = checksums
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Store a part and keep its checksum."""
+        await super().set(key, value)
+        data = value.as_numpy_array()
+        if self._checksums:
+            checksum = int.from_bytes(data[-4:].tobytes(), "little")
+        else:
+            checksum = await asyncio.to_thread(part_checksum, data)
+        self.parts.append(StoredPart(key, data.nbytes, checksum))
+
+
+def _in_store(array: zarr.Array, store: LocalStore) -> zarr.Array:
+    """Return the array in another store, so that each write has one of its own."""
+    inner = array.async_array
+    place = StorePath(store, inner.store_path.path)
+    return zarr.Array(type(inner)(inner.metadata, place, _CONFIG))
+
+
+def _ends_with_checksum(array: zarr.Array) -> bool:
+    if array.metadata.zarr_format == 2 or array.shards or not array.compressors:
+        return False
+    return isinstance(array.compressors[-1], Crc32cCodec)
+
+
+def _settings(array: zarr.Array) -> dict[str, Any]:
+    settings: Mapping[str, Any] = array.metadata.to_dict()
+    return {name: value for name, value in settings.items() if name != "attributes"}
+
+
+def _is_stored(root: Path, part: StoredPart) -> bool:
+    file = root / part.key
+    inside = ".." not in file.relative_to(root).parts
+    return inside and not file.is_symlink() and file.stat().st_size == part.nbytes
+
+
+def _document(root: Path, file: Path) -> StoredPart:
+    data = file.read_bytes()
+    return StoredPart(file.relative_to(root).as_posix(), len(data), part_checksum(data))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            yield Path(parent, name)
+
+
+def _create_array(store: LocalStore | MemoryStore, inner: str, info: ArrayInfo) -> zarr.Array:
     codecs = info.codecs
     version = codecs.get("zarr_format", 3)
     chunks = tuple(max(1, n) for n in info.chunks or info.shape)
     attrs = {name: value for name, value in info.attrs.items() if name != V2_DIMS}
-    options: dict[str, Any] = {"compressors": codecs.get("compressors", "auto")}
+    options: dict[str, Any] = {}
     if "fill_value" in codecs:
         options["fill_value"] = codecs["fill_value"]
     if version == 2:
         if info.dims:
             attrs[V2_DIMS] = list(info.dims)
-        options.update(_options_2(codecs, options["compressors"]))
+        options.update(_options_2(codecs))
     else:
         options.update(_options_3(codecs, info))
-    zarr.create_array(
+    return zarr.create_array(
         store,
         name=inner or None,
         shape=info.shape,
@@ -131,9 +267,10 @@ def _create_array(store: LocalStore, inner: str, info: ArrayInfo) -> None:
     )
 
 
-def _options_2(codecs: Mapping[str, Any], compressors: Any) -> dict[str, Any]:
+def _options_2(codecs: Mapping[str, Any]) -> dict[str, Any]:
     from numcodecs import get_codec
 
+    compressors = codecs.get("compressors", "auto")
     options: dict[str, Any] = {
         "order": codecs.get("order", "C"),
         "chunk_key_encoding": {"name": "v2", "separator": codecs.get("separator", ".")},
@@ -145,9 +282,10 @@ def _options_2(codecs: Mapping[str, Any], compressors: Any) -> dict[str, Any]:
 
 
 def _options_3(codecs: Mapping[str, Any], info: ArrayInfo) -> dict[str, Any]:
-    options: dict[str, Any] = {"filters": list(codecs.get("filters", ())) or None}
-    if codecs.get("compressors") == []:
-        options["compressors"] = None
+    options: dict[str, Any] = {
+        "filters": list(codecs.get("filters", ())) or None,
+        "compressors": _with_checksum(codecs.get("compressors", "auto")),
+    }
     if info.dims:
         options["dimension_names"] = [name or None for name in info.dims]
     if info.shards:
@@ -159,6 +297,17 @@ def _options_3(codecs: Mapping[str, Any], info: ArrayInfo) -> dict[str, Any]:
         # Format 3 keeps the byte order in this codec.
         options["serializer"] = {"name": "bytes", "configuration": {"endian": "big"}}
     return options
+
+
+def _with_checksum(compressors: Any) -> list[Mapping[str, Any]]:
+    """Return the compressors of a format 3 array, with a checksum of what they leave.
+
+    In a sharded array these are the codecs of the inner chunks; the index has a checksum anyway.
+    """
+    if compressors == "auto":
+        compressors = _DEFAULT_COMPRESSORS
+    known: list[Mapping[str, Any]] = [dict(codec) for codec in compressors]
+    return known if _CHECKSUM in known else [*known, _CHECKSUM]
 
 
 def _open_draft(path: Path, inner: str) -> zarr.Array:

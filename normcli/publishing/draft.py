@@ -37,7 +37,9 @@ class Draft:
     overwrite: bool = False
 
     @classmethod
-    def of_run(cls, final: Path | str, overwrite: bool = False, folder: Path | None = None) -> Draft:
+    def of_run(
+        cls, final: Path | str, overwrite: bool = False, folder: Path | None = None
+    ) -> Draft:
         """Return the draft of a run that owns the work folder of `final`.
 
         Its name is the same in every run, so that an interrupted run can be continued.
@@ -95,6 +97,19 @@ class Draft:
                 shutil.rmtree(self.path)
             else:
                 self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(self.final, error) from error
+
+    def sync(self) -> None:
+        """Make the draft durable, with everything below it.
+
+        Raises
+        ------
+        OutputError
+            When the file system refuses.
+        """
+        try:
+            _sync_tree(self.path)
         except OSError as error:
             raise output_error(self.final, error) from error
 
