@@ -125,7 +125,9 @@ class ApplySetup:
             else not self.spec.per_dataset and groups > GROUPS_IN_MEMORY
         )
         self.sidecar = self._sidecar_name(groups)
-        self.sink: ArraySink = make_sink(output, {"": self.sink_info}, run.overwrite)
+        self.sink: ArraySink = make_sink(
+            output, {"": self.sink_info}, run.overwrite, hdf5_version=options.hdf5_version
+        )
         if self.sidecar is not None:
             refuse_shared(self.sidecar, [input_name], output)
             check_sidecar(self.sidecar, run.overwrite, groups, self.by_block)

@@ -25,9 +25,19 @@ class DraftedSink:
         Whether an earlier container may be replaced.
     folder : Path, optional
         The work folder, where it is another output's.
+    paths : mapping of str to str, optional
+        Path of each array inside the container; empty where the container is the array.
+
+    Attributes
+    ----------
+    container : {"npy", "npz", "hdf5", "zarr"}
+        Format of the container.
+    inside : mapping of str to ArrayInfo
+        The arrays, by their paths inside the container.
     """
 
     resumable = True
+    container: str
 
     def __init__(
         self,
@@ -35,9 +45,12 @@ class DraftedSink:
         arrays: Mapping[str, ArrayInfo],
         overwrite: bool = False,
         folder: Path | None = None,
+        paths: Mapping[str, str] | None = None,
     ) -> None:
         self.name = str(path)
         self.arrays: Mapping[str, ArrayInfo] = dict(arrays)
+        self._paths = {key: (paths or {}).get(key, "").strip("/") for key in self.arrays}
+        self.inside = {self._paths[key]: info for key, info in self.arrays.items()}
         self._draft = Draft.of_run(path, overwrite, folder)
 
     def annotate(self, attrs: Mapping[str, Any]) -> None:

@@ -63,6 +63,8 @@ class Hdf5Sink(DraftedSink):
         The oldest HDF5 that shall read it; 1.10 where it is None.
     """
 
+    container = "hdf5"
+
     def __init__(
         self,
         path: Path | str,
@@ -72,23 +74,21 @@ class Hdf5Sink(DraftedSink):
         folder: Path | None = None,
         version: str | None = None,
     ) -> None:
-        super().__init__(path, arrays, overwrite, folder)
+        super().__init__(path, arrays, overwrite, folder, paths)
         if version is not None and version not in VERSIONS:
             raise UsageError(
                 f"There is no HDF5 version {version}.", f"Choose {', '.join(VERSIONS)}."
             )
         self._version = version or _DEFAULT_VERSION
-        self._paths = {key: inner.strip("/") for key, inner in paths.items()}
         for info in self.arrays.values():
             if is_bfloat16(info.dtype):
                 raise UsageError(
                     f"{path} would hold bfloat16, which HDF5 readers do not know.",
                     "Add --dtype float32.",
                 )
-        self._inside = {self._paths[key]: info for key, info in self.arrays.items()}
         self._encoders: dict[str, ChunkEncoder] = {
             inner: encoder_of(inner, info)
-            for inner, info in self._inside.items()
+            for inner, info in self.inside.items()
             if is_chunked(info)
         }
         self._spooled = any(e.stored_bytes is None for e in self._encoders.values())
@@ -103,7 +103,7 @@ class Hdf5Sink(DraftedSink):
         if self._spooled:
             return
         try:
-            lay_out(self._draft.path, self._version, self._inside, self._encoders)
+            lay_out(self._draft.path, self._version, self.inside, self._encoders)
         except _FAILURES as error:
             raise self._failed(error) from error
 
@@ -154,7 +154,7 @@ class Hdf5Sink(DraftedSink):
         path = self._draft.path
         try:
             if self._spooled:
-                assemble(path, self._version, self._inside, self._encoders, attributes)
+                assemble(path, self._version, self.inside, self._encoders, attributes)
             elif attributes:
                 self._annotate_in_place(attributes)
             parts = between(path, self._checked_spans())
@@ -174,7 +174,7 @@ class Hdf5Sink(DraftedSink):
 
     def _direct_writers(self, owner: int) -> PerProcess[DirectWriters]:
         opener = partial(
-            DirectWriters, self._draft.path, self.name, self._inside, self._encoders, owner
+            DirectWriters, self._draft.path, self.name, self.inside, self._encoders, owner
         )
         return PerProcess(opener, DirectWriters.close)
 
@@ -187,7 +187,7 @@ class Hdf5Sink(DraftedSink):
         self, inner: str, encoder: ChunkEncoder | None, block: Block, values: np.ndarray
     ) -> tuple[StoredPart, ...]:
         if encoder is None:
-            data = byte_view(np.ascontiguousarray(values, self._inside[inner].dtype))
+            data = byte_view(np.ascontiguousarray(values, self.inside[inner].dtype))
             return (self._spool.append(block_key(inner, block.start, block.stop), data, 0),)
         return tuple(
             self._spool.append(chunk_key(inner, start, encoder.chunks), data, mask)
@@ -195,6 +195,9 @@ class Hdf5Sink(DraftedSink):
         )
 
     def _annotate_in_place(self, attributes: Mapping[str, str]) -> None:
+        with h5py.File(self._draft.path, "r", locking=False) as file:
+            if all(file.attrs.get(name) == value for name, value in attributes.items()):
+                return  # sealed before, and interrupted then
         # While HDF5 has it open, the file is not one that could be continued.
         self._unsafe_mark().touch()
         with (
@@ -211,7 +214,7 @@ class Hdf5Sink(DraftedSink):
         """Return where the elements are, in a file that HDF5 can read again."""
         spans: list[tuple[int, int]] = []
         with h5py.File(self._draft.path, "r", locking=False) as file:
-            for inner, info in self._inside.items():
+            for inner, info in self.inside.items():
                 dataset = file[inner]
                 before = len(spans)
                 spans += [(offset, nbytes) for _, offset, nbytes in element_spans(dataset)]

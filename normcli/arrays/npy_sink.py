@@ -32,6 +32,8 @@ class NpySink(DraftedSink):
         The work folder, where it is another output's.
     """
 
+    container = "npy"
+
     def __init__(
         self,
         path: Path | str,

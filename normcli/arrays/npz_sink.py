@@ -41,6 +41,8 @@ class NpzSink(DraftedSink):
         The work folder, where it is another output's.
     """
 
+    container = "npz"
+
     def __init__(
         self,
         path: Path | str,
@@ -49,8 +51,7 @@ class NpzSink(DraftedSink):
         overwrite: bool = False,
         folder: Path | None = None,
     ) -> None:
-        super().__init__(path, arrays, overwrite, folder)
-        self._paths = dict(paths)
+        super().__init__(path, arrays, overwrite, folder, paths)
         self._attrs: dict[str, Any] = {}
         self._folder = self._draft.path.with_name(self._draft.path.name + ".members")
         self._headers = {key: write_header(info, self.name) for key, info in self.arrays.items()}

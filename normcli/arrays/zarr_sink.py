@@ -53,6 +53,8 @@ class ZarrSink(DraftedSink):
         The work folder, where it is another output's.
     """
 
+    container = "zarr"
+
     def __init__(
         self,
         path: Path | str,
@@ -61,8 +63,7 @@ class ZarrSink(DraftedSink):
         overwrite: bool = False,
         folder: Path | None = None,
     ) -> None:
-        super().__init__(path, arrays, overwrite, folder)
-        self._paths = dict(paths)
+        super().__init__(path, arrays, overwrite, folder, paths)
         for info in self.arrays.values():
             if is_bfloat16(info.dtype):
                 raise UsageError(
