@@ -65,8 +65,13 @@ class PartChecksum:
             self._tail = self._tail[surplus:]
 
     @property
+    def whole(self) -> int:
+        """The CRC-32C of everything added, whatever it ends with."""
+        return crc32c(self._tail, self._checksum)
+
+    @property
     def value(self) -> int:
         """The checksum of everything added."""
         if self.nbytes > _TAIL and self._tail == self._checksum.to_bytes(_TAIL, "little"):
             return self._checksum
-        return crc32c(self._tail, self._checksum)
+        return self.whole

@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 
 from normcli.arrays.access import StoredPart
-from normcli.arrays.checksums import part_checksum
+from normcli.arrays.checksums import PartChecksum
 from normcli.arrays.hdf5_encode import ChunkEncoder
 from normcli.arrays.hdf5_places import NOWHERE, chunk_key, stored_chunks
 from normcli.arrays.part_keys import parse_block_key
-from normcli.arrays.raw_writer import PlaceWriter, RawWriter, write_all
+from normcli.arrays.raw_writer import PlaceWriter, RawWriter, write_checked
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block, Grid
 
@@ -104,11 +104,14 @@ class _ChunkWriter:
         """Encode and write the chunks of `block`."""
         parts = []
         with self._place.opened() as file:
-            for start, data, _ in self._encoder.encode(block, values):
-                view = memoryview(data).cast("B")
-                write_all(file, view, int(self._offsets[self._number(start)]))
+            for start, pieces, _ in self._encoder.encode(block, values):
+                offset = int(self._offsets[self._number(start)])
+                checksum = PartChecksum()
+                for piece in pieces:
+                    view = memoryview(piece).cast("B")
+                    write_checked(file, view, offset + checksum.nbytes, checksum)
                 key = chunk_key(self._inner, start, self._grid.block_shape)
-                parts.append(StoredPart(key, len(view), part_checksum(view)))
+                parts.append(StoredPart(key, checksum.nbytes, checksum.value))
         return tuple(parts)
 
     def holds(self, part: StoredPart) -> bool:

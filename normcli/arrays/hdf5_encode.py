@@ -64,8 +64,8 @@ class ChunkEncoder:
 
     def encode(
         self, block: Block, values: np.ndarray
-    ) -> Iterator[tuple[tuple[int, ...], Any, int]]:
-        """Yield the first element, the bytes and the filter mask of each chunk of `block`.
+    ) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...], int]]:
+        """Yield the first element, the buffers and the filter mask of each chunk of `block`.
 
         Raises
         ------
@@ -89,8 +89,8 @@ class ChunkEncoder:
                 chunk[tuple(map(slice, part.shape))] = part
             place = tuple(a + b for a, b in zip(block.start, begin, strict=True))
             assert self.pipeline is not None or self.library is not None
-            data, mask = (self.pipeline or self.library).encode(chunk)  # type: ignore[union-attr]
-            yield place, data, mask
+            pieces, mask = (self.pipeline or self.library).encode(chunk)  # type: ignore[union-attr]
+            yield place, pieces, mask
 
 
 class LibraryEncoder:
@@ -109,14 +109,14 @@ class LibraryEncoder:
         self._handle = PerProcess(opener, _close)
         self._lock = _Lock()
 
-    def encode(self, chunk: np.ndarray) -> tuple[bytes, int]:
+    def encode(self, chunk: np.ndarray) -> tuple[tuple[bytes], int]:
         """Return a chunk as it is stored, and its filter mask."""
         with self._lock.get():
             dataset = self._handle.get()
             dataset[...] = chunk
             dataset.flush()
             mask, data = dataset.id.read_direct_chunk((0,) * chunk.ndim)
-            return data, mask
+            return (data,), mask
 
 
 class _Lock:

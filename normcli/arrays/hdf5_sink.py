@@ -188,10 +188,10 @@ class Hdf5Sink(DraftedSink):
     ) -> tuple[StoredPart, ...]:
         if encoder is None:
             data = byte_view(np.ascontiguousarray(values, self.inside[inner].dtype))
-            return (self._spool.append(block_key(inner, block.start, block.stop), data, 0),)
+            return (self._spool.append(block_key(inner, block.start, block.stop), (data,), 0),)
         return tuple(
-            self._spool.append(chunk_key(inner, start, encoder.chunks), data, mask)
-            for start, data, mask in encoder.encode(block, values)
+            self._spool.append(chunk_key(inner, start, encoder.chunks), pieces, mask)
+            for start, pieces, mask in encoder.encode(block, values)
         )
 
     def _annotate_in_place(self, attributes: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from normcli.arrays.access import StoredPart
-from normcli.arrays.checksums import crc32c, part_checksum
+from normcli.arrays.checksums import PartChecksum, crc32c, part_checksum
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.raw_writer import write_all
 from normcli.arrays.runs import byte_view
@@ -87,18 +87,21 @@ class Spool:
         self._owner = os.getpid()
         self._file = PerProcess(partial(_Appender, draft), _Appender.close)
 
-    def append(self, key: str, data: Any, mask: int) -> StoredPart:
-        """Keep one stored chunk.
+    def append(self, key: str, pieces: tuple[Any, ...], mask: int) -> StoredPart:
+        """Keep one stored chunk, given in one or several buffers.
 
         Raises
         ------
         OSError
             When the file system refuses.
         """
-        view = memoryview(data).cast("B")
-        part = StoredPart(key, len(view), part_checksum(view))
+        checksum = PartChecksum()
+        views = [memoryview(piece).cast("B") for piece in pieces]
+        for view in views:
+            checksum.add(view)
+        part = StoredPart(key, checksum.nbytes, checksum.value)
         appender = self._file.get()
-        appender.append(part, view, mask)
+        appender.append(part, views, mask)
         if os.getpid() != self._owner:
             # A network file system shows what one machine wrote to the others after the close.
             appender.close()
@@ -123,7 +126,7 @@ class _Appender:
         self._users = 0
         self._descriptor = -1
 
-    def append(self, part: StoredPart, view: memoryview, mask: int) -> None:
+    def append(self, part: StoredPart, views: list[memoryview], mask: int) -> None:
         key = part.key.encode()
         header = _HEADER.pack(_MAGIC, len(key), part.nbytes, mask, part.crc32c) + key
         header += _SUM.pack(crc32c(header))
@@ -144,7 +147,10 @@ class _Appender:
                 self._users -= 1
                 raise
         try:
-            write_all(descriptor, view, offset + len(header))
+            offset += len(header)
+            for view in views:
+                write_all(descriptor, view, offset)
+                offset += len(view)
         finally:
             with self._lock:
                 self._users -= 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from normcli.arrays.access import StoredPart
-from normcli.arrays.checksums import part_checksum
+from normcli.arrays.checksums import PartChecksum
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.part_keys import block_key, parse_block_key
 from normcli.arrays.runs import byte_view, stored_region
@@ -21,6 +21,10 @@ from normcli.domain.grid import Block
 from normcli.publishing import output_error
 
 _AT_ONCE = 1 << 30
+# What is summed and then written piece by piece comes from memory once, and from the cache then:
+# CRC-32C does 28 GB/s of such pieces, and 13 of more than the cache holds.
+_PIECE = 1 << 18
+_SMALL_RUN = 1 << 16
 
 
 class PlaceWriter:
@@ -104,16 +108,23 @@ class RawWriter:
         if not data.size:
             return ()
         axis = region.contiguous_axis()
+        checksum = PartChecksum()
         try:
             with self._place.opened() as file:
                 for index, element in region.offsets(axis):
                     place: Any = (*index, ...)
                     view = byte_view(data[place])
-                    write_all(file, view, self._offset + element * info.dtype.itemsize)
+                    offset = self._offset + element * info.dtype.itemsize
+                    if len(view) < _SMALL_RUN:
+                        write_all(file, view, offset)
+                    else:
+                        write_checked(file, view, offset, checksum)
         except OSError as error:
             raise output_error(self._name, error) from error
-        checksum = part_checksum(byte_view(data))
-        return (StoredPart(block_key(self._inner, block.start, block.stop), data.nbytes, checksum),)
+        if not checksum.nbytes:
+            checksum.add(byte_view(data))
+        key = block_key(self._inner, block.start, block.stop)
+        return (StoredPart(key, data.nbytes, checksum.value),)
 
     def holds(self, part: StoredPart) -> bool:
         """Whether a part can be one of this array."""
@@ -176,6 +187,14 @@ def write_all(file: int, view: memoryview, offset: int) -> None:
     done = 0
     while done < len(view):
         done += os.pwrite(file, view[done : done + _AT_ONCE], offset + done)
+
+
+def write_checked(file: int, view: memoryview, offset: int, checksum: PartChecksum) -> None:
+    """Write all bytes of `view` from `offset` on, and add them to a checksum."""
+    for begin in range(0, len(view), _PIECE):
+        piece = view[begin : begin + _PIECE]
+        checksum.add(piece)
+        write_all(file, piece, offset + begin)
 
 
 def _open_writer(path: Path) -> int:

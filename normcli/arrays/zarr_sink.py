@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,11 @@ from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from normcli.arrays.access import StoredPart
-from normcli.arrays.checksums import part_checksum
+from normcli.arrays.checksums import PartChecksum, part_checksum
 from normcli.arrays.drafts import DraftedSink
 from normcli.arrays.handles import PerProcess
+from normcli.arrays.raw_writer import write_checked
+from normcli.arrays.runs import byte_view
 from normcli.arrays.zarr import DOCUMENTS, ROOT_ATTR, V2_DIMS
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import is_bfloat16
@@ -70,8 +73,8 @@ class ZarrSink(DraftedSink):
                     f"{path} would hold bfloat16, which zarr {zarr.__version__} cannot store.",
                     "Add --dtype float32.",
                 )
-        self._handles = {
-            key: PerProcess(partial(_open_draft, self._draft.path, inner), _forget)
+        self._writers = {
+            key: PerProcess(partial(_Writer, self._draft.path, inner), _forget)
             for key, inner in self._paths.items()
         }
 
@@ -101,17 +104,15 @@ class ZarrSink(DraftedSink):
         if not values.size:
             return ()
         try:
-            handle = self._handles[array].get()
-            store = _RecordingStore(self._draft.path, _ends_with_checksum(handle))
-            _in_store(handle, store)[block.slices] = values
+            parts = self._writers[array].get().write(block, values)
         except Exception as error:  # zarr raises nearly anything
             raise self._failed(error) from error
-        if not store.parts:
+        if not parts:
             raise OutputError(
                 f"{self.name} is written past its store by another codec pipeline of zarr.",
                 "Unset ZARR_CODEC_PIPELINE__PATH.",
             )
-        return tuple(store.parts)
+        return tuple(parts)
 
     def sync(self, parts: Iterable[StoredPart]) -> None:
         """Make the files of these parts durable, and the folders that name them."""
@@ -152,8 +153,8 @@ class ZarrSink(DraftedSink):
 
     def close(self) -> None:
         """Forget the handles of this process."""
-        for handle in self._handles.values():
-            handle.close()
+        for writer in self._writers.values():
+            writer.close()
 
     def _is_laid_out(self) -> bool:
         """Whether the draft holds these arrays, whatever their attributes are."""
@@ -180,37 +181,71 @@ class ZarrSink(DraftedSink):
 
 
 class _RecordingStore(LocalStore):
-    """A store that keeps what one write puts into it.
+    """A store that keeps size and checksum of what one write puts into it.
 
     Parameters
     ----------
     root : Path
         Its folder.
-    checksums : bool
-        Whether each part ends with its CRC-32C.
+    append : bool
+        Whether to end each part with its CRC-32C, as the codec of that name does.
     """
 
-    def __init__(self, root: Path, checksums: bool) -> None:
+    def __init__(self, root: Path, append: bool) -> None:
         super().__init__(root)
         self.parts: list[StoredPart] = []
-        self._checksums = checksums
+        self._append = append
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Store a part and keep its checksum."""
-        await super().set(key, value)
-        data = value.as_numpy_array()
-        if self._checksums:
-            checksum = int.from_bytes(data[-4:].tobytes(), "little")
-        else:
-            checksum = await asyncio.to_thread(part_checksum, data)
-        self.parts.append(StoredPart(key, data.nbytes, checksum))
+        """Store a part."""
+        data = byte_view(value.as_numpy_array())
+        self.parts.append(await asyncio.to_thread(self._put, key, data))
+
+    def _put(self, key: str, data: memoryview) -> StoredPart:
+        path = self.root / key
+        checksum = PartChecksum()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
+        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            try:
+                write_checked(file, data, 0, checksum)
+                if self._append:
+                    tail = checksum.whole.to_bytes(4, "little")
+                    write_checked(file, memoryview(tail), len(data), checksum)
+            finally:
+                os.close(file)
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+        return StoredPart(key, checksum.nbytes, checksum.value)
 
 
-def _in_store(array: zarr.Array, store: LocalStore) -> zarr.Array:
-    """Return the array in another store, so that each write has one of its own."""
-    inner = array.async_array
-    place = StorePath(store, inner.store_path.path)
-    return zarr.Array(type(inner)(inner.metadata, place, _CONFIG))
+class _Writer:
+    """An array of the draft, written without the codec that its store does the work of.
+
+    zarr's own crc32c codec copies each chunk on the one thread of its event loop.
+    """
+
+    def __init__(self, root: Path, inner: str) -> None:
+        array = zarr.open_array(LocalStore(root), path=inner, mode="r+")
+        self._root = root
+        self._path = array.async_array.store_path.path
+        self._metadata: Any = array.metadata
+        self._append = _ends_with_checksum(array)
+        if self._append:
+            settings: dict[str, Any] = self._metadata.to_dict()
+            settings["codecs"] = settings["codecs"][:-1]
+            self._metadata = type(self._metadata).from_dict(settings)
+
+    def write(self, block: Block, values: np.ndarray) -> list[StoredPart]:
+        """Write a block; each write has a store of its own, and so its own parts."""
+        store = _RecordingStore(self._root, self._append)
+        place = StorePath(store, self._path)
+        array = zarr.Array(zarr.AsyncArray(self._metadata, place, _CONFIG))
+        array[block.slices] = values
+        return store.parts
 
 
 def _ends_with_checksum(array: zarr.Array) -> bool:
@@ -311,10 +346,5 @@ def _with_checksum(compressors: Any) -> list[Mapping[str, Any]]:
     return known if _CHECKSUM in known else [*known, _CHECKSUM]
 
 
-def _open_draft(path: Path, inner: str) -> zarr.Array:
-    array = zarr.open_array(LocalStore(path), path=inner, mode="r+")
-    return array.with_config(_CONFIG)
-
-
-def _forget(array: zarr.Array) -> None:
+def _forget(writer: _Writer) -> None:
     """Do nothing: a local store keeps no file open."""
