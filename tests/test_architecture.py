@@ -58,6 +58,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "zarr": ("arrays/zarr*.py", "bundles/zarr_file.py"),
     "numcodecs": ("arrays/zarr*.py", "arrays/hdf5_registered.py", "bundles/zarr_file.py"),
     "zarrs": ("arrays/zarr_rust.py",),
+    "google_crc32c": ("arrays/checksums.py",),
+    "filelock": ("publishing/workplace.py",),
     "numba": ("kernels/numba_*.py", "kernels/select.py"),
     "llvmlite": ("kernels/numba_*.py",),
     "safetensors": ("bundles/safetensors_file.py",),

@@ -18,6 +18,8 @@ from normcli.api.parameters import Known, stored_arrays
 from normcli.api.preparing import make_scheduler, provenance, resources
 from normcli.api.sidecars import StoredSidecar
 from normcli.api.warnings import warn_of
+from normcli.arrays.access import StoredPart
+from normcli.arrays.manifest import Manifest, draft_manifest, manifest_path
 from normcli.arrays.opening import open_source, refuse_same
 from normcli.arrays.paths import parse_path
 from normcli.bundles.statistics_attributes import statistics_attrs
@@ -29,7 +31,7 @@ from normcli.engine.collectors import Collector, HeldMoments
 from normcli.engine.done import Done
 from normcli.engine.events import Observer
 from normcli.engine.report import Report, Tally, tally
-from normcli.engine.run import Runner
+from normcli.engine.run import Runner, Written
 from normcli.engine.schedulers import Scheduler
 from normcli.engine.tables import AffineTables, HeldTables, NormalizerTables, StoredTables
 from normcli.engine.tasks import ApplyJob, MeasureJob
@@ -177,11 +179,12 @@ class _Applying:
             self._stored = self._stored_sidecar(stack, place)
         self._begin_sinks()
         written, counts = self._passes()
-        setup.sink.seal()
-        report = self._report(written, counts)
+        sealed = setup.sink.seal()
+        report = self._report(written.moments, counts)
         if place is None:
             setup.sink.publish()
         else:
+            self._draft_manifest(place, written, sealed)
             place.hand_over(self._handover(), report)
         return report
 
@@ -203,7 +206,7 @@ class _Applying:
         if done.stored_parts and self._stored is not None:
             self._stored.sink.sync(done.stored_parts)
 
-    def _passes(self) -> tuple[Moments, Tally]:
+    def _passes(self) -> tuple[Written, Tally]:
         setup = self.setup
         if setup.known is not None:
             tables = self._known_tables(setup.known)
@@ -255,7 +258,7 @@ class _Applying:
             place.closing(stored)
         return stored
 
-    def _passes_by_block(self, stored: StoredSidecar) -> tuple[Moments, Tally]:
+    def _passes_by_block(self, stored: StoredSidecar) -> tuple[Written, Tally]:
         setup = self.setup
         if self.runner.plan.fused:
             written = self._apply(None, stored.moments)
@@ -287,7 +290,7 @@ class _Applying:
         job = MeasureJob(setup.source, setup.geometry, walk, self.runner.plan.kernel)
         self.runner.measure(work, job, collector)
 
-    def _apply(self, tables: NormalizerTables | None, collector: Collector | None) -> Moments:
+    def _apply(self, tables: NormalizerTables | None, collector: Collector | None) -> Written:
         setup = self.setup
         work = self.runner.plan.passes[-1]
         # Blocks that are measured on the way hold whole groups: each is a region of its own.
@@ -320,6 +323,21 @@ class _Applying:
             folder = None if self._place is None else self._place.room_for(setup.sidecar)
             draft = draft_statistics(setup.sidecar, complete, self.overwrite, folder)
             self._drafts.append(draft)
+
+    def _draft_manifest(
+        self, place: RunPlace, written: Written, sealed: tuple[StoredPart, ...]
+    ) -> None:
+        sink = self.setup.sink
+        (inner,) = sink.inside
+        manifest = Manifest.of(
+            sink.container,
+            sink.inside,
+            (*written.parts, *sealed),
+            {inner: written.moments},
+            str(provenance()["version"]),
+        )
+        path = manifest_path(sink.name)
+        self._drafts.append(draft_manifest(path, manifest, self.overwrite, place.folder))
 
     def _discard_drafts(self, place: RunPlace | None) -> None:
         if place is not None and place.handing_over:

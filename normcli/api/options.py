@@ -142,6 +142,8 @@ class ApplyOptions(NormOptions):
         Undo: from normalized values back to the data.
     dtype : str, optional
         Element type of the output.
+    hdf5_version : {"1.8", "1.10"}, optional
+        The oldest HDF5 that shall read an HDF5 output; 1.10 where it is None.
     stats_out : str, Path or bool
         Path of the sidecar; True takes ``OUTPUT.stats.json`` (or ``.zarr`` where it outgrows
         JSON), False writes none.
@@ -157,4 +159,5 @@ class ApplyOptions(NormOptions):
     bias: str | Path | None = None
     inverse: bool = False
     dtype: str | None = None
+    hdf5_version: str | None = None
     stats_out: str | Path | bool = True

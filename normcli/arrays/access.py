@@ -57,19 +57,19 @@ class ArraySource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredPart:
     """What one write left in storage: a chunk, a shard, or a run of bytes.
 
     Attributes
     ----------
     key : str
-        Its name inside the container, the same in every run: the key of a Zarr chunk, or the array
-        and the first element of an HDF5 chunk or of a block of an NPY file.
+        Its name inside the container, the same in every run: the path of a Zarr chunk in its
+        store, or the array and the bounds of an HDF5 chunk or of a block of an NPY file.
     nbytes : int
         Bytes in storage.
     crc32c : int
-        CRC-32C (Castagnoli) of these bytes.
+        CRC-32C (Castagnoli) of these bytes, without the CRC-32C that they may end with.
     """
 
     key: str
@@ -82,11 +82,14 @@ class ArraySink(Protocol):
 
     The order of calls is `create` or `resume`, then `write` from any thread and any process, then
     `annotate`, `seal`, `publish`. A sink without a place of its own (a pipe) is not `resumable`.
+    `container` names its format, and `inside` has the arrays by their paths in the container.
     """
 
     name: str
     arrays: Mapping[str, ArrayInfo]
     resumable: bool
+    container: str
+    inside: Mapping[str, ArrayInfo]
 
     @property
     def draft(self) -> Draft:
@@ -128,8 +131,20 @@ class ArraySink(Protocol):
         """Set attributes of the container, in the process that publishes."""
         ...
 
-    def seal(self) -> None:
-        """End writing: close the draft, open it again to see that it is whole, make it durable."""
+    def seal(self) -> tuple[StoredPart, ...]:
+        """End writing: close the draft, open it again to see that it is whole, make it durable.
+
+        Returns
+        -------
+        tuple of StoredPart
+            What no `write` returned: headers and metadata. With these, the parts are every byte
+            of the container.
+
+        Raises
+        ------
+        OutputError
+            When the draft is not what was written.
+        """
         ...
 
     def publish(self) -> None:

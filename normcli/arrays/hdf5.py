@@ -19,6 +19,7 @@ from normcli.arrays.files import file_identity, first_bytes, require_file, wrong
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.hdf5_chunks import BlockReader, decodable, direct_reader
 from normcli.arrays.hdf5_guard import safe_dataset
+from normcli.arrays.hdf5_places import element_spans
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
@@ -117,6 +118,29 @@ def list_datasets(path: Path) -> list[ArrayEntry]:
     finally:
         file.close()
     return entries
+
+
+def chunk_spans(path: Path) -> dict[str, tuple[int, int]]:
+    """Return offset and bytes of every stored chunk of a file, by its key.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    spans = {}
+    file = _open_file(path)
+    try:
+        for entry in list_datasets(path):
+            dataset = safe_dataset(file, entry.path, str(path))
+            if dataset.chunks is not None:
+                for key, offset, nbytes in element_spans(dataset):
+                    spans[key] = (offset, nbytes)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise _unreadable(str(path), error) from error
+    finally:
+        file.close()
+    return spans
 
 
 def has_mark(path: Path) -> bool:

@@ -28,7 +28,7 @@ from normcli.errors import InputError, NormcliError, SafetyError
 
 V2_DIMS = "_ARRAY_DIMENSIONS"
 ROOT_ATTR = "normcli"
-_DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 # Filters that neither lose precision nor belong to one range of values or one type.
 _KEPT_FILTERS = {"shuffle", "numcodecs.shuffle", "transpose"}
 _LOSSY_COMPRESSORS = {"zfpy", "numcodecs.zfpy"}
@@ -102,7 +102,7 @@ class ZarrSource:
         for file in _files(folder):
             try:
                 status = file.stat()
-                if file.name in _DOCUMENTS:
+                if file.name in DOCUMENTS:
                     digest.update(file.read_bytes())
             except OSError as error:
                 raise read_error(str(file), error) from error
@@ -157,7 +157,7 @@ def list_zarr(path: Path) -> list[ArrayEntry]:
     found = []
     marked = False
     for folder, folders, files in os.walk(path):
-        marked = marked or any(name in files for name in _DOCUMENTS)
+        marked = marked or any(name in files for name in DOCUMENTS)
         folders.sort()
         here = Path(folder)
         inner = "" if here == path else here.relative_to(path).as_posix()
@@ -313,7 +313,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _stored_bytes(folder: Path) -> int:
-    return sum(file.lstat().st_size for file in _files(folder) if file.name not in _DOCUMENTS)
+    return sum(file.lstat().st_size for file in _files(folder) if file.name not in DOCUMENTS)
 
 
 def _forget(reader: _Reader) -> None:

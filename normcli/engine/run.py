@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from normcli.arrays.access import StoredPart
 from normcli.domain.moments import Moments
 from normcli.engine.collectors import Collector
 from normcli.engine.done import Done
@@ -18,6 +19,22 @@ from normcli.engine.schedulers import Scheduler, Task
 from normcli.engine.tasks import ApplyJob, MeasureJob, RunResult, apply_run, measure_run
 from normcli.engine.walk import Walk
 from normcli.planning.plan import Pass, Plan
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a pass that applies has written.
+
+    Attributes
+    ----------
+    moments : Moments
+        Of everything that was written, as one group.
+    parts : list of StoredPart
+        What it left in storage, in no order.
+    """
+
+    moments: Moments
+    parts: list[StoredPart]
 
 
 @dataclass(frozen=True)
@@ -51,13 +68,14 @@ class Runner:
 
         self._walk(work, measure_run, job, job.walk, consume, regions.restore)
 
-    def apply(self, work: Pass, job: ApplyJob, collector: Collector | None = None) -> Moments:
-        """Normalize every block and return the moments of all that was written, as one group.
+    def apply(self, work: Pass, job: ApplyJob, collector: Collector | None = None) -> Written:
+        """Normalize every block and return what was written.
 
         Moments measured on the way go to `collector`.
         """
         runs = MergeTree(job.walk.run_count)
         regions = RegionTrees(job.walk, collector) if collector is not None else None
+        parts: list[StoredPart] = []
 
         def consume(result: RunResult) -> Done:
             assert result.written is not None
@@ -65,17 +83,19 @@ class Runner:
             done = Done() if regions is None else regions.add(result)
             done.written[result.run.number] = result.written
             done.parts += result.parts
+            parts.extend(result.parts)
             return done
 
         def restore(done: Done) -> None:
             for number, written in done.written.items():
                 runs.add(number, 0, written)
+            parts.extend(done.parts)
             if regions is not None:
                 regions.restore(done)
 
         self._walk(work, apply_run, job, job.walk, consume, restore)
         assert runs.root is not None
-        return runs.root
+        return Written(runs.root, parts)
 
     def _walk(
         self,

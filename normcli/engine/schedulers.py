@@ -199,7 +199,7 @@ class ClusterScheduler:
             unfinished.clear()
 
     def accept(self, *parts: Any) -> None:
-        """Refuse what cannot travel; a pipe or an HDF5 output says so in its own words."""
+        """Refuse what cannot travel; a pipe says so in its own words."""
         for part in parts:
             pickle.dumps(part)
 

@@ -84,9 +84,7 @@ def test_every_flipped_bit_is_noticed(tmp_path):
     data = path.read_bytes()
     for place in range(len(data)):
         for bit in range(8):
-            path.write_bytes(
-                data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
-            )
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
             found = read_journal(path)[0]
             # The case of a hexadecimal digit, and the white space around it, mean nothing.
             assert found == lines[: len(found)]
@@ -181,7 +179,11 @@ def test_interrupted_trees_end_in_the_same_bits(tmp_path, blocks, seed):
             Region(
                 run.first + i,
                 0,
-                (slice(3 * ((run.first + i) // walk.ranks), 3 + 3 * ((run.first + i) // walk.ranks)),),
+                (
+                    slice(
+                        3 * ((run.first + i) // walk.ranks), 3 + 3 * ((run.first + i) // walk.ranks)
+                    ),
+                ),
                 moments(run.first + i),
             )
             for i in range(run.count)

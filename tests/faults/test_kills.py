@@ -210,8 +210,8 @@ def test_killed_between_the_names(shim: Shim, inputs, tmp_path, whole, number):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129),
-                         (signal.SIGXCPU, 152)]
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGXCPU, 152)],
 )
 def test_a_signal_keeps_what_is_done(shim: Shim, inputs, tmp_path, whole, number, code):
     command = arguments(inputs, "x.npy")
