@@ -154,11 +154,6 @@ _APPLY = (
 
 _LOCAL_RUN = (
     click.option(
-        "--restart",
-        is_flag=True,
-        help="Begin afresh; an interrupted run is continued otherwise.",
-    ),
-    click.option(
         "-j", "--workers", type=int, metavar="N", help="Blocks in flight.  [default: all CPUs]"
     ),
     click.option(
@@ -170,6 +165,11 @@ _LOCAL_RUN = (
 
 _RUN = (
     click.option("--overwrite", is_flag=True, help="Replace an existing output."),
+    click.option(
+        "--restart",
+        is_flag=True,
+        help="Begin afresh; an interrupted run is continued otherwise.",
+    ),
     *_LOCAL_RUN,
     click.option("--scheduler", metavar="ADDRESS", help="A dask.distributed scheduler."),
     click.option("--scheduler-file", metavar="FILE", help="Its JSON file."),
