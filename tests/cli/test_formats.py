@@ -10,8 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from zarr.codecs import Crc32cCodec
-from zarr.codecs import ZstdCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from tests.cli.terminal import call, run, zscore
 
