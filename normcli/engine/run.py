@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
 from normcli.engine.collectors import Collector
 from normcli.engine.events import Observer
@@ -50,7 +51,7 @@ class Runner:
 
         Moments measured on the way go to `collector`.
         """
-        runs = MergeTree(job.walk.run_count)
+        runs: MergeTree[ExactMoments] = MergeTree(job.walk.run_count)
         regions = RegionTrees(job.walk, collector) if collector is not None else None
 
         def consume(result: RunResult) -> None:
@@ -62,7 +63,7 @@ class Runner:
 
         self._walk(work, apply_run, job, job.walk, consume)
         assert runs.root is not None
-        return runs.root
+        return runs.root.finish()
 
     def _walk(
         self,
@@ -88,12 +89,16 @@ class RegionTrees:
     def __init__(self, walk: Walk, collector: Collector) -> None:
         self._walk = walk
         self._collector = collector
-        self._trees: dict[int, MergeTree] = {}
+        self._trees: dict[int, MergeTree[ExactMoments]] = {}
 
     def add(self, result: RunResult) -> None:
         """Take the moments of one task."""
         for part in result.regions:
             region, rank = divmod(part.first, self._walk.ranks)
+            if self._walk.ranks == 1:
+                self._collector.put(region, part.index, part.moments)
+                continue
+            assert isinstance(part.moments, ExactMoments)
             tree = self._trees.setdefault(region, MergeTree(self._walk.ranks))
             tree.add(rank, part.level, part.moments)
             if tree.root is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from normcli.arrays.access import ArraySink, ArraySource
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
@@ -26,19 +27,12 @@ from normcli.kernels.select import kernels
 
 @dataclass(frozen=True)
 class MeasureJob:
-    """Everything that measuring tasks share.
-
-    Attributes
-    ----------
-    c_order : bool
-        Measure every block in C order, so that the order of storage changes no bit.
-    """
+    """Everything that measuring tasks share."""
 
     source: ArraySource
     geometry: Geometry
     walk: Walk
     kernel: str
-    c_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,14 +70,14 @@ class Region:
         Level of the merge-tree node that it is.
     index : tuple of slice
         Its place in the statistics.
-    moments : Moments
-        The moments.
+    moments : Moments or ExactMoments
+        The moments; rounded already where the region is one block, whole in itself.
     """
 
     first: int
     level: int
     index: tuple[slice, ...]
-    moments: Moments
+    moments: Moments | ExactMoments
 
 
 @dataclass(frozen=True)
@@ -98,29 +92,27 @@ class RunResult:
         For the screen.
     regions : tuple of Region
         Moments measured.
-    written : Moments or None
+    written : ExactMoments or None
         Moments of all that was written, as one group.
     """
 
     run: Run
     progress: Progress
     regions: tuple[Region, ...] = ()
-    written: Moments | None = None
+    written: ExactMoments | None = None
 
 
 def measure_run(job: MeasureJob, run: Run) -> RunResult:
     """Read the blocks of a run and return their moments, merged within each region."""
     compute = kernels(job.kernel)
     regions = []
-    tree = MergeTree(run.count)
+    tree: MergeTree[ExactMoments] = MergeTree(run.count)
     nbytes = 0
     index: tuple[slice, ...] = ()
     for position in range(run.first, run.first + run.count):
         block = job.walk.block(position)
         values = job.source.read(block)
         nbytes += values.nbytes
-        if job.c_order:
-            values = np.ascontiguousarray(values)
         moments = compute.measure(values, job.geometry, block.start)
         del values
         index = job.geometry.region(block.start, block.stop)
@@ -138,7 +130,7 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
     """Read, normalize and write the blocks of a run."""
     compute = kernels(job.kernel)
     regions = []
-    written = MergeTree(run.count)
+    written: MergeTree[ExactMoments] = MergeTree(run.count)
     bytes_read = bytes_written = 0
     for position in range(run.first, run.first + run.count):
         block = job.walk.block(position)
@@ -146,7 +138,7 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
         bytes_read += values.nbytes
         index = job.geometry.region(block.start, block.stop)
         if job.tables is None:
-            moments = compute.measure(values, job.geometry, block.start)
+            moments = compute.finish(compute.measure(values, job.geometry, block.start))
             require_usable(moments, job.spec, values.dtype, job.source.name)
             statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
             regions.append(Region(position, 0, index, moments))
