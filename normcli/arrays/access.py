@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from normcli.arrays.buffers import BlockBuffer
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block
 
@@ -22,10 +23,22 @@ class ArraySource(Protocol):
     name: str
     info: ArrayInfo
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block` in native byte order.
 
-        The array is dense in C or Fortran order, and belongs to the caller.
+        Parameters
+        ----------
+        block : Block
+            The block.
+        buffer : BlockBuffer, optional
+            Memory that the elements may be read into. A source whose library makes an array of
+            its own leaves it alone.
+
+        Returns
+        -------
+        ndarray
+            Dense in C or Fortran order. It belongs to the caller: for good without `buffer`, and
+            until the next read into the same `buffer` with it.
 
         Raises
         ------

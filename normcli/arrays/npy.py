@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import file_identity, read_error, require_file
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.npy_format import NpyHeader, read_header, write_header
@@ -57,11 +58,11 @@ class RawSource:
         self._offset = base + header.length
         self._file = PerProcess(partial(_open_reader, self._path), os.close)
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`, in Fortran order where the file has it."""
         stored = self.info.dtype
         region = _region(self.info.shape, block, self.info.fortran_order)
-        values = np.empty(region.extents, stored)
+        values = block_array(region.extents, stored, buffer)
         if values.size:
             self._fill(values, region)
         if not stored.isnative:
@@ -94,9 +95,10 @@ class RawSource:
         cut = tuple(map(slice, region.start[axis + 1 :], region.stop[axis + 1 :]))
         rows = region.piece_rows(axis, target.itemsize)
         row_bytes = prod(inner) * target.itemsize
+        pieces = np.empty((min(rows, len(target)), *inner), target.dtype)
         for first in range(0, len(target), rows):
             count = min(rows, len(target) - first)
-            piece = np.empty((count, *inner), target.dtype)
+            piece = pieces[:count]
             self._read_into(piece, offset + first * row_bytes)
             target[first : first + count] = piece[(slice(None), *cut)]
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from normcli.arrays.access import ArrayEntry
+from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import (
     file_identity,
     first_bytes,
@@ -78,12 +79,13 @@ class PackedNpzSource:
         self.info = header.info
         self._values = self._inflate(member, header)
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`."""
         place: Any = (*block.slices, ...)
         order: Any = "F" if self.info.fortran_order else "C"
-        native = self.info.dtype.newbyteorder("=")
-        return self._values[place].astype(native, order=order, copy=True)
+        values = block_array(block.shape, self.info.dtype.newbyteorder("="), buffer, order)
+        values[...] = self._values[place]
+        return values
 
     def identity(self) -> tuple[Mapping[str, Any], ...]:
         """Return path, size, mtime and fingerprint of the file."""

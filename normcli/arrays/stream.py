@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 
+from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.npy_format import read_header, write_header
 from normcli.arrays.runs import byte_view
 from normcli.domain.array_info import ArrayInfo
@@ -62,7 +63,7 @@ class NpyStreamSource:
         self._order = _Ordered(header.shape, name)
         self._done = 0
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`, which starts where the last one ended.
 
         Raises
@@ -71,7 +72,7 @@ class NpyStreamSource:
             When blocks are asked for out of order.
         """
         self._order.advance(block)
-        values = np.empty(block.shape, self.info.dtype)
+        values = block_array(block.shape, self.info.dtype, buffer)
         view = byte_view(values)
         done = 0
         while done < len(view):

@@ -80,6 +80,8 @@ class Runner:
         except BaseException:
             self.observer.failed()
             raise
+        finally:
+            job.buffers.clear()
         self.observer.finished(time.perf_counter() - begin)
 
 

@@ -22,6 +22,11 @@ from normcli.errors import InputError, NormcliError, OutputError, TransientError
 
 WAVE = 512
 
+# Runs that one thread does in one dask task, as long as each thread gets several tasks: a task
+# costs dask 0.15 ms, and 8 MiB are read and measured in 1.2.
+RUNS_A_TASK = 4
+TASKS_A_WORKER = 8
+
 # How long tasks that are on the way may take to end, after one of them failed.
 SETTLE_SECONDS = 60
 
@@ -78,11 +83,14 @@ class ThreadScheduler:
 
         with ThreadPoolExecutor(workers) as pool:
             for wave in _waves(runs, WAVE):
-                work = _InOrder(task, job, wave)
-                graph = {f"run-{run.number}": (work, ticket) for ticket, run in enumerate(wave)}
+                count = max(1, min(RUNS_A_TASK, len(wave) // (TASKS_A_WORKER * workers)))
+                work = _InOrder(task, job, wave, count)
+                first = wave[0].number
+                tickets = range(-(-len(wave) // count))
+                graph = {f"run-{first}-{ticket}": (work, ticket) for ticket in tickets}
 
-                def posttask(key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
-                    if isinstance(result, RunResult):
+                def posttask(key: Any, results: Any, dsk: Any, state: Any, worker: Any) -> None:
+                    for result in results:
                         consume(result)
 
                 with Callback(posttask=posttask):
@@ -207,24 +215,25 @@ def available_cpus() -> int:
 
 
 class _InOrder:
-    """Hands out runs in order to whichever task begins next.
+    """Hands out runs in order, some at a time, to whichever task begins next.
 
     dask begins tasks that are equal to it in an order of its own (the last one first). Storage is
     best read in order, and a pipe can be read in no other.
     """
 
-    def __init__(self, task: Task, job: Any, runs: Iterable[Run]) -> None:
+    def __init__(self, task: Task, job: Any, runs: Iterable[Run], count: int) -> None:
         self._task = task
         self._job = job
         self._runs = iter(runs)
+        self._count = count
         self._lock = threading.Lock()
 
-    def __call__(self, ticket: int) -> RunResult:
-        """Do the next run; `ticket` only tells tasks apart."""
+    def __call__(self, ticket: int) -> list[RunResult]:
+        """Do the next runs; `ticket` only tells tasks apart."""
         with self._lock:
-            run = next(self._runs)
+            runs = list(itertools.islice(self._runs, self._count))
         try:
-            return self._task(self._job, run)
+            return [self._task(self._job, run) for run in runs]
         except MemoryError as error:
             raise OutputError(
                 "Memory ran out while a block was worked on.", "Lower --memory or -j."

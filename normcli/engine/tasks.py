@@ -6,11 +6,12 @@ the same code. Elements never leave a task.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from normcli.arrays.access import ArraySink, ArraySource
+from normcli.arrays.buffers import BufferPool
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
@@ -27,12 +28,19 @@ from normcli.kernels.select import kernels
 
 @dataclass(frozen=True)
 class MeasureJob:
-    """Everything that measuring tasks share."""
+    """Everything that measuring tasks share.
+
+    Attributes
+    ----------
+    buffers : BufferPool
+        Memory that blocks are read into.
+    """
 
     source: ArraySource
     geometry: Geometry
     walk: Walk
     kernel: str
+    buffers: BufferPool = field(default_factory=BufferPool)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class ApplyJob:
     ----------
     tables : NormalizerTables or None
         Known statistics; None measures each block, which then holds whole groups.
+    buffers : BufferPool
+        Memory that blocks are read into.
     """
 
     source: ArraySource
@@ -56,6 +66,7 @@ class ApplyJob:
     affine: AffineTables
     tables: NormalizerTables | None
     inverse: bool = False
+    buffers: BufferPool = field(default_factory=BufferPool)
 
 
 @dataclass(frozen=True)
@@ -111,10 +122,11 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
     index: tuple[slice, ...] = ()
     for position in range(run.first, run.first + run.count):
         block = job.walk.block(position)
-        values = job.source.read(block)
-        nbytes += values.nbytes
-        moments = compute.measure(values, job.geometry, block.start)
-        del values
+        with job.buffers.lend() as buffer:
+            values = job.source.read(block, buffer)
+            nbytes += values.nbytes
+            moments = compute.measure(values, job.geometry, block.start)
+            del values
         index = job.geometry.region(block.start, block.stop)
         if job.walk.ranks == 1:
             regions.append(Region(position, 0, index, moments))
@@ -134,20 +146,22 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
     bytes_read = bytes_written = 0
     for position in range(run.first, run.first + run.count):
         block = job.walk.block(position)
-        values = job.source.read(block)
-        bytes_read += values.nbytes
         index = job.geometry.region(block.start, block.stop)
-        if job.tables is None:
-            moments = compute.finish(compute.measure(values, job.geometry, block.start))
-            require_usable(moments, job.spec, values.dtype, job.source.name)
-            statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
-            regions.append(Region(position, 0, index, moments))
-        else:
-            statistics = job.tables.region(index)
-        affine = job.affine.region(job.geometry.scale_region(block.start, block.stop))
-        transform: Transform = (backward if job.inverse else forward)(statistics, affine)
-        result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
-        del values
+        with job.buffers.lend() as buffer:
+            values = job.source.read(block, buffer)
+            bytes_read += values.nbytes
+            if job.tables is None:
+                moments = compute.finish(compute.measure(values, job.geometry, block.start))
+                require_usable(moments, job.spec, values.dtype, job.source.name)
+                statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
+                regions.append(Region(position, 0, index, moments))
+            else:
+                statistics = job.tables.region(index)
+            affine = job.affine.region(job.geometry.scale_region(block.start, block.stop))
+            transform: Transform = (backward if job.inverse else forward)(statistics, affine)
+            # Always an array of its own, so that the buffer may take the next block.
+            result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
+            del values
         job.sink.write(job.sink_array, block, result)
         bytes_written += result.nbytes
         everything = Geometry(result.shape, (), (), result.shape)
