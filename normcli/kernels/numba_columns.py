@@ -47,7 +47,7 @@ ACCUMULATORS = 9 * PITCH
 POWER, SEEN = 6 * PITCH, 7 * PITCH
 INTEGERS = 8 * PITCH
 # Of the bits: extremes as signed integers, and as unsigned ones with the sign bit turned over; the
-# bits of the power of two and of the smallest float that goes with it; whether a tile is to be used.
+# bits of the power of two and of the smallest float that goes with it; whether a tile is used.
 LEAST, MOST, SMALLEST, LARGEST = 0, PITCH, 2 * PITCH, 3 * PITCH
 ABOVE, FLOOR, HOLDS = 4 * PITCH, 5 * PITCH, 6 * PITCH
 NONZERO = 7 * PITCH

@@ -100,7 +100,8 @@ def _put_as(ext: Any, g: Any, j: Any, acc: Any, sums: Any) -> Callable[..., Any]
         def long(ext: Any, g: Any, j: Any, acc: Any, sums: Any) -> None:
             put_long(
                 g, acc[j], acc[PITCH + j], acc[2 * PITCH + j], acc[3 * PITCH + j],
-                acc[4 * PITCH + j], acc[5 * PITCH + j], acc[6 * PITCH + j], acc[7 * PITCH + j], sums,
+                acc[4 * PITCH + j], acc[5 * PITCH + j], acc[6 * PITCH + j], acc[7 * PITCH + j],
+                sums,
             )  # fmt: skip
 
         return long

@@ -22,8 +22,8 @@ import numpy as np
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.kernels import numba_columns, numba_integer_columns
-from normcli.kernels.numba_memory import Memory
 from normcli.kernels.numba_floats import TILE
+from normcli.kernels.numba_memory import Memory
 from normcli.kernels.numba_rows import rows
 from normcli.kernels.numba_sums import Sums, new_sums, settled, widths_of
 from normcli.kernels.pieces import Dense, Piece, cut, region_shape

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from itertools import product
+from math import prod
 
 import ml_dtypes
 import numpy as np
@@ -171,6 +174,50 @@ def oracle_transform(values, transform, whole, start):
     if transform.add is not None:
         out = out + transform.add.reshape(-1)[second]
     return out
+
+
+def measure(kernel, values, whole, start):
+    """Return the moments of a block as a run rounds them."""
+    return kernel.finish(kernel.measure(values, whole, start))
+
+
+def exact_moments(values, whole, start):
+    """Return the moments by rational arithmetic, rounded once: the truth, to the last bit."""
+    index, extents = group_index(whole, start, values.shape)
+    members = [[] for _ in range(prod(extents))]
+    integers = values.dtype.kind in "biu"
+    for value, group in zip(values.reshape(-1), index.reshape(-1).tolist(), strict=True):
+        members[group].append(int(value) if integers else float(value))
+    result = Moments.identity((len(members),))
+    for group, numbers in enumerate(members):
+        finite = [Fraction(x) for x in numbers if integers or math.isfinite(x)]
+        result.nonfinite[group] = len(numbers) - len(finite)
+        if finite:
+            mean = sum(finite) / len(finite)
+            result.count[group] = len(finite)
+            result.mean[group] = rounded(mean)
+            result.m2[group] = rounded(sum((x - mean) ** 2 for x in finite))
+            # No -0.0: which zero an extreme is would depend on the order.
+            result.minimum[group] = rounded(min(finite)) + 0.0
+            result.maximum[group] = rounded(max(finite)) + 0.0
+    return Moments(*(getattr(result, f).reshape(extents) for f in result.__dataclass_fields__))
+
+
+def rounded(number):
+    """Return a fraction rounded once to float64; CPython divides integers correctly rounded."""
+    try:
+        return number.numerator / number.denominator
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def identical(got, want):
+    """Assert that two moments have the same bits."""
+    assert got.shape == want.shape
+    for name in got.__dataclass_fields__:
+        one, other = np.asarray(getattr(got, name)), np.asarray(getattr(want, name))
+        assert one.dtype == other.dtype, name
+        np.testing.assert_array_equal(one.view(np.int64), other.view(np.int64), err_msg=name)
 
 
 def same(got, want, rtol=1e-12):
