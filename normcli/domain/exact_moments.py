@@ -168,16 +168,6 @@ class ExactMoments:
             limbs.moved(other.squares, 2 * down),
         )
 
-    def fold(self, axis: int) -> ExactMoments:
-        """Return the moments merged along one axis of the groups."""
-        parts = ExactMoments(*(np.moveaxis(getattr(self, f.name), axis, 0) for f in fields(self)))
-        if not parts.shape[0]:
-            return ExactMoments.identity(parts.shape[1:])
-        merged = parts[0]
-        for i in range(1, parts.shape[0]):
-            merged = merged.merge(parts[i])
-        return merged
-
     def finish(self) -> Moments:
         """Return the moments in float64: mean and m2 correctly rounded."""
         count = np.maximum(self.count, 1)

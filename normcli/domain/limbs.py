@@ -150,17 +150,14 @@ def quotient(number: np.ndarray, divisor: np.ndarray, bit: np.ndarray) -> np.nda
     high, low = (parts[0] << width) | parts[1], (parts[2] << width) | parts[3]
     length = np.frexp(high.astype(np.float64))[1].astype(np.int64)
     length -= (high >> np.maximum(length - 1, 0).clip(max=63).astype(np.uint64)) == 0
-    turn = (64 - length).astype(np.uint64)
+    turn = (64 - np.maximum(length, 1)).astype(np.uint64)
     # Shifts by 64 and more are undefined.
     carried = np.where(turn > 0, low >> (np.uint64(64) - np.maximum(turn, 1)), np.uint64(0))
-    sticky |= (low << np.minimum(turn, 63)) != 0
-    rounded = ((high << np.minimum(turn, 63)) | carried | sticky.astype(np.uint64)).astype(
-        np.float64
-    )
+    sticky |= (low << turn) != 0
+    leading = (high << turn) | carried | sticky.astype(np.uint64)
     # `lead` counts from the highest digit; the quotient's lowest bit belongs to that of top[3].
     unit = DIGIT * (number.shape[-1] - 1 - lead - 3) + 64 - turn.astype(np.int64) + bit
-    result = np.ldexp(rounded, unit)
-    result = np.where(some.any(axis=-1), result, 0.0)
+    result = np.where(some.any(axis=-1), _nearest(leading, unit), 0.0)
     large = divisor >= _LARGEST_DIVISOR
     if large.any():
         result[large] = [
@@ -172,6 +169,23 @@ def quotient(number: np.ndarray, divisor: np.ndarray, bit: np.ndarray) -> np.nda
                 strict=True,
             )
         ]
+    return result
+
+
+def _nearest(leading: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Return 64 leading bits times ``2**unit`` in float64; the last bit tells of all below it."""
+    result = np.asarray(np.ldexp(leading.astype(np.float64), unit))
+    # Of subnormal numbers fewer bits remain: rounded to 53 bits first they would be rounded twice.
+    below = np.asarray(-1074 - unit)
+    few = below > 11
+    if few.any():
+        bits, shift = np.asarray(leading)[few], below[few].clip(max=64).astype(np.uint64)
+        one = np.uint64(1)
+        half = one << (shift - one)
+        rest = bits & (half | (half - one))
+        whole = np.where(shift < 64, bits >> np.minimum(shift, 63), 0).astype(np.uint64)
+        whole += (rest > half) | ((rest == half) & ((whole & one) != 0))
+        result[few] = np.where(below[few] > 64, 0.0, np.ldexp(whole.astype(np.float64), -1074))
     return result
 
 

@@ -98,8 +98,9 @@ class Moments:
             return np.where(divisor > 0, self.m2 / divisor, np.nan)
 
     def mean_square(self) -> np.ndarray:
-        """Return the mean of the squares; NaN where count is 0."""
-        return self.variance() + self.mean * self.mean
+        """Return the mean of the squares; NaN where count is 0, infinite beyond float64."""
+        with np.errstate(over="ignore"):
+            return self.variance() + self.mean * self.mean
 
     def finish(self) -> Moments:
         """Return these moments: they are in float64 already, unlike exact ones."""

@@ -15,8 +15,7 @@ from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.errors import DataPolicyError, InputError
 
-# Squares of magnitudes between these keep all of their 53 bits in float64.
-SQUARE_ROOT_OF_LARGEST = 1e150
+# Squares of smaller magnitudes lose some of their 53 bits in float64.
 SQUARE_ROOT_OF_SMALLEST = 1e-140
 
 # Two elements this close are one value that was rounded twice.
@@ -199,7 +198,7 @@ def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, wher
     finite = np.isfinite(moments.mean) & np.isfinite(moments.m2)
     size = largest
     if spec.method == "rms":
-        finite &= largest < SQUARE_ROOT_OF_LARGEST
+        finite &= np.isfinite(np.where(seen, moments.mean_square(), 0.0))
     else:
         with np.errstate(over="ignore"):
             size = np.where(constant_groups(moments, dtype), 0.0, high - low)

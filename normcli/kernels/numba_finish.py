@@ -128,4 +128,17 @@ def _quotient(digits: Any, low: int, high: int, divisor: int, bit: int) -> float
         sticky |= under != np.uint64(0)
     if sticky:
         ahead |= np.uint64(1)
-    return math.ldexp(np.float64(ahead), bit + 32 * (high - 4) + 64 - turn)
+    unit = bit + 32 * (high - 4) + 64 - turn
+    shift = -1074 - unit
+    if shift <= 11:
+        return math.ldexp(np.float64(ahead), unit)
+    # Of subnormal numbers fewer bits remain: rounded to 53 bits first they would be rounded twice.
+    if shift > 64:
+        return 0.0
+    one = np.uint64(1)
+    half = one << np.uint64(shift - 1)
+    rest = ahead & (half | (half - one))
+    whole = ahead >> np.uint64(shift) if shift < 64 else np.uint64(0)
+    if rest > half or (rest == half and (whole & one) != np.uint64(0)):
+        whole += one
+    return math.ldexp(np.float64(whole), -1074)

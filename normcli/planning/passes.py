@@ -19,8 +19,7 @@ from normcli.planning.memory import (
 )
 from normcli.planning.plan import Pass
 
-# Largest piece that is measured at once for moving statistics. The cut follows the shape of the
-# array alone, so that the moving average has the same bits for any chunks and any budget.
+# Largest piece that is measured at once for moving statistics, whose blocks are cut along batches.
 MOVING_UNIT_BYTES = 64 * MIB
 
 Shape = tuple[int, ...]
@@ -76,17 +75,15 @@ class PassPlanner:
         )
         unit = blocks.shrink(plain, one_batch, {batch}, MOVING_UNIT_BYTES)
         block = unit
-        # Batches are measured in C order, whatever the order of storage is.
-        copied = self.source.fortran_order and not self.source.joined
         if unit == one_batch:
-            # Whole batches may share a block: each is measured in the same order as alone.
+            # Whole batches may share a block.
             target = blocks.TARGET_BYTES
             block = blocks.lengthen(plain, unit, batch, target)
-            while self._cost(block, copied) > self.available and block != unit:
+            while self._cost(block) > self.available and block != unit:
                 target //= 2
                 block = blocks.lengthen(plain, unit, batch, target)
         reason = "whole batches, cut by the shape of the array alone"
-        return self._pass("measure", block, reason, copied)
+        return self._pass("measure", block, reason)
 
     def apply(self) -> Pass:
         """Return a pass that normalizes with known statistics."""
@@ -111,15 +108,13 @@ class PassPlanner:
             return None
         return self._pass("fused", self._fitting(unit), "blocks whole along the aggregated axes")
 
-    def _pass(self, kind: str, block: Shape, reason: str, copied: bool = False) -> Pass:
+    def _pass(self, kind: str, block: Shape, reason: str) -> Pass:
         written = 0 if self.sink is None else self.sink.nbytes
         grid = Grid(self.source.shape, block)
-        return Pass(kind, grid, self._cost(block, copied), self.source.nbytes, written, reason)
+        return Pass(kind, grid, self._cost(block), self.source.nbytes, written, reason)
 
-    def _cost(self, block: Shape, copied: bool = False) -> int:
+    def _cost(self, block: Shape) -> int:
         cost = read_cost(self.source, block) + TILE_BYTES
-        if copied:
-            cost += self._nbytes(block)
         if self.sink is None:
             return cost + 2 * self._group_bytes(block)
         return cost + write_cost(self.sink, block) + 3 * self._group_bytes(block)

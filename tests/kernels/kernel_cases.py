@@ -182,24 +182,33 @@ def measure(kernel, values, whole, start):
 
 
 def exact_moments(values, whole, start):
-    """Return the moments by rational arithmetic, rounded once: the truth, to the last bit."""
+    """Return the moments by the definition in integers, rounded once: the truth, to the last bit.
+
+    With elements x as multiples of ``2**-unit``, n of them and their sum s, the mean is
+    ``s / n`` and m2 the sum of ``(x - s / n)**2``, which is that of ``(n * x - s)**2 / n**2``.
+    """
     index, extents = group_index(whole, start, values.shape)
     members = [[] for _ in range(prod(extents))]
     integers = values.dtype.kind in "biu"
-    for value, group in zip(values.reshape(-1), index.reshape(-1).tolist(), strict=True):
-        members[group].append(int(value) if integers else float(value))
+    unit = 0 if integers else 1074
+    elements = values if integers else values.astype(np.float64)
+    for value, group in zip(elements.reshape(-1).tolist(), index.reshape(-1).tolist(), strict=True):
+        members[group].append(value)
     result = Moments.identity((len(members),))
     for group, numbers in enumerate(members):
-        finite = [Fraction(x) for x in numbers if integers or math.isfinite(x)]
+        finite = [x for x in numbers if integers or math.isfinite(x)]
         result.nonfinite[group] = len(numbers) - len(finite)
         if finite:
-            mean = sum(finite) / len(finite)
-            result.count[group] = len(finite)
-            result.mean[group] = rounded(mean)
-            result.m2[group] = rounded(sum((x - mean) ** 2 for x in finite))
+            n = len(finite)
+            scaled = [int(x) if integers else int(Fraction(x) * 2**unit) for x in finite]
+            total = sum(scaled)
+            result.count[group] = n
+            result.mean[group] = rounded(Fraction(total, n << unit))
+            squares = sum((n * x - total) ** 2 for x in scaled)
+            result.m2[group] = rounded(Fraction(squares, n * n << 2 * unit))
             # No -0.0: which zero an extreme is would depend on the order.
-            result.minimum[group] = rounded(min(finite)) + 0.0
-            result.maximum[group] = rounded(max(finite)) + 0.0
+            result.minimum[group] = rounded(Fraction(min(finite))) + 0.0
+            result.maximum[group] = rounded(Fraction(max(finite))) + 0.0
     return Moments(*(getattr(result, f).reshape(extents) for f in result.__dataclass_fields__))
 
 
