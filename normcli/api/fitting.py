@@ -191,7 +191,9 @@ class _Fit:
             batch = self.layout.batch_axis
             kept = (*(a for a in kept if a == batch), *(a for a in kept if a != batch))
         walk = Walk(work.grid, kept)
-        job = MeasureJob(self.source, self.measured, walk, runner.plan.kernel)
+        job = MeasureJob(
+            self.source, self.measured, walk, runner.plan.kernel, merged=self.rule is not None
+        )
         source = describe(self.source)
         if self.by_block:
             return None, self._run_by_block(runner, job, source)

@@ -32,6 +32,8 @@ class MeasureJob:
 
     Attributes
     ----------
+    merged : bool
+        Hand over exact moments of every region, because they are merged further.
     buffers : BufferPool
         Memory that blocks are read into.
     """
@@ -40,6 +42,7 @@ class MeasureJob:
     geometry: Geometry
     walk: Walk
     kernel: str
+    merged: bool = False
     buffers: BufferPool = field(default_factory=BufferPool)
 
 
@@ -129,7 +132,8 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
             del values
         index = job.geometry.region(block.start, block.stop)
         if job.walk.ranks == 1:
-            regions.append(Region(position, 0, index, moments))
+            found = moments if job.merged else compute.finish(moments)
+            regions.append(Region(position, 0, index, found))
         else:
             tree.add(position - run.first, 0, moments)
     if job.walk.ranks > 1:

@@ -226,7 +226,7 @@ def _nonzero(
 
 
 @jit(LANES, inline=True)
-def _largest(j: int, mask: int, top: int, ext: Any) -> int:
+def _largest(j: int, mask: int, top: int, ext: Any) -> Any:
     return max(np.int64(ext[MOST + j]), np.int64(ext[LARGEST + j] ^ top) & mask)
 
 

@@ -138,7 +138,7 @@ def _quotient(digits: Any, low: int, high: int, divisor: int, bit: int) -> float
     one = np.uint64(1)
     half = one << np.uint64(shift - 1)
     rest = ahead & (half | (half - one))
-    whole = ahead >> np.uint64(shift) if shift < 64 else np.uint64(0)
+    whole: Any = ahead >> np.uint64(shift) if shift < 64 else np.uint64(0)
     if rest > half or (rest == half and (whole & one) != np.uint64(0)):
         whole += one
     return math.ldexp(np.float64(whole), -1074)

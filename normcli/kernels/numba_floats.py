@@ -60,7 +60,7 @@ def split(value: float, anchor: float) -> Any:
 def square(value: float) -> Any:
     """Return the square rounded to float64, and the rest of it."""
     high = value * value
-    return high, _fma(value, value, -high)
+    return high, _fma(value, value, -high)  # type: ignore[call-arg]
 
 
 @jit(EXACT, inline=True)
@@ -260,7 +260,7 @@ def _double_band(tile: Any, keys: Any, mask: int, scale: float, floor: int, belo
 
 
 @jit(LANES, inline=True)
-def units(value: float, steps: int) -> int:
+def units(value: float, steps: int) -> Any:
     """Return a sum of scaled elements in units of 2**(-42 * steps), which is an integer."""
     return np.int64(value * 2.0 ** (STEP * steps))
 
@@ -358,7 +358,7 @@ def _bands(tile: Any, keys: Any, mask: int, g: int, sums: Any) -> None:
     for i in range(tile.size):
         x = np.float64(tile[i])
         finite = abs(x) < np.inf
-        n += finite
+        n += 1 if finite else 0
         low = x if finite and x < low else low
         high = x if finite and x > high else high
     sums.bad[g] += tile.size - n

@@ -25,7 +25,7 @@ class Sums(NamedTuple):
     kept free under the first tile of a group.
     """
 
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]
     bad: np.ndarray
     low: np.ndarray
     high: np.ndarray
@@ -120,7 +120,7 @@ def put(held: Any, g: int, value: int, bit: int, escaped: Any) -> None:
 
 
 @jit(LANES, inline=True)
-def base_of(g: int, bit: int, sums: Any) -> int:
+def base_of(g: int, bit: int, sums: Any) -> Any:
     """Return the lowest bit of the total of group g, whose elements are multiples of 2**bit."""
     if sums.base[g] == UNSET:
         sums.base[g] = (bit - sums.below) >> 5

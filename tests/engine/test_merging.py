@@ -55,6 +55,7 @@ def by_definition(leaves: list[ExactMoments]) -> ExactMoments:
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
 def test_any_order_of_arrival_gives_the_same_bits(leaves, seed):
     parts = [some_moments(seed % 1000 + i, (3,)) for i in range(leaves)]
     expected = bits(by_definition(parts))
@@ -69,6 +70,7 @@ def test_any_order_of_arrival_gives_the_same_bits(leaves, seed):
 
 
 @given(st.integers(1, 40), st.integers(0, 6), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
 def test_any_bundling_gives_the_same_bits(leaves, level, seed):
     parts = [some_moments(seed % 1000 + i) for i in range(leaves)]
     whole = MergeTree(leaves)
@@ -144,7 +146,7 @@ def test_many_blocks_are_bundled():
 
 
 @given(walks(), st.integers(0, 2**32 - 1))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_regions_are_put_together_from_runs_in_any_order(walk, seed):
     kept = tuple(sorted(walk.kept))
     shape = tuple(walk.grid.counts[axis] for axis in kept)

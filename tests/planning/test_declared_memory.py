@@ -135,7 +135,7 @@ def test_measuring_batches_takes_no_more_than_declared(tmp_path, orders):
     (work,) = plan.passes
     walk = Walk(work.grid, (0, *(axis for axis in geometry.kept if axis)))
     for run in list(walk.runs())[:2]:
-        job = MeasureJob(source, geometry, walk, "numpy")
+        job = MeasureJob(source, geometry, walk, "numpy", merged=True)
         taken = peak(lambda job=job, run=run: measure_run(job, run))
         assert taken <= work.block_memory + ROOM
 
