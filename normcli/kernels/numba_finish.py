@@ -135,7 +135,7 @@ def _quotient(digits: Any, low: int, high: int, divisor: int, bit: int) -> float
     # Of subnormal numbers fewer bits remain: rounded to 53 bits first they would be rounded twice.
     if shift > 64:
         return 0.0
-    one = np.uint64(1)
+    one: Any = np.uint64(1)
     half = one << np.uint64(shift - 1)
     rest = ahead & (half | (half - one))
     whole: Any = ahead >> np.uint64(shift) if shift < 64 else np.uint64(0)
