@@ -18,6 +18,7 @@ from numba.extending import overload
 from normcli.kernels.numba_floats import (
     STEP,
     add_tile,
+    anchor_of,
     floor_of,
     limits,
     power_above,
@@ -28,6 +29,7 @@ from normcli.kernels.numba_floats import (
     units,
 )
 from normcli.kernels.numba_jit import LANES, jit
+from normcli.kernels.numba_lanes import add_lanes
 from normcli.kernels.numba_widen import load
 
 WIDTH = 512
@@ -42,7 +44,8 @@ PITCH = WIDTH + 40
 SCALE, TOTAL, REST = 0, PITCH, 2 * PITCH
 FIRST, SECOND, THIRD, FOURTH = 3 * PITCH, 4 * PITCH, 5 * PITCH, 6 * PITCH
 LOW, HIGH = 7 * PITCH, 8 * PITCH
-ACCUMULATORS = 9 * PITCH
+ANCHOR = 9 * PITCH
+ACCUMULATORS = 10 * PITCH
 # Of the integers: six sums of tiles, the power of two, and elements seen.
 POWER, SEEN = 6 * PITCH, 7 * PITCH
 INTEGERS = 8 * PITCH
@@ -94,16 +97,16 @@ def _sum_rows_as(one: Any, two: Any, three: Any, four: Any, acc: Any) -> Callabl
 @jit(LANES)
 def _sum_singles(one: Any, two: Any, three: Any, four: Any, acc: Any) -> None:
     for j in range(one.size):
-        scale = acc[SCALE + j]
-        a = np.float64(one[j]) * scale
-        b = np.float64(two[j]) * scale
-        c = np.float64(three[j]) * scale
-        d = np.float64(four[j]) * scale
+        anchor = acc[ANCHOR + j]
+        a = np.float64(one[j])
+        b = np.float64(two[j])
+        c = np.float64(three[j])
+        d = np.float64(four[j])
         acc[TOTAL + j] += (a + b) + (c + d)
-        a_high, a_low = split_single(a)
-        b_high, b_low = split_single(b)
-        c_high, c_low = split_single(c)
-        d_high, d_low = split_single(d)
+        a_high, a_low = split_single(a, anchor)
+        b_high, b_low = split_single(b, anchor)
+        c_high, c_low = split_single(c, anchor)
+        d_high, d_low = split_single(d, anchor)
         acc[FIRST + j] += (a_high + b_high) + (c_high + d_high)
         acc[SECOND + j] += (a_low + b_low) + (c_low + d_low)
 
@@ -134,6 +137,39 @@ def _sum_doubles(one: Any, two: Any, three: Any, four: Any, acc: Any) -> None:
         acc[SECOND + j] = second
         acc[THIRD + j] = third
         acc[FOURTH + j] = fourth
+
+
+def _vectors(tile: Any, stride: int, width: int, height: int, acc: Any, ext: Any) -> int:
+    raise NotImplementedError("only for compiled code")
+
+
+@overload(_vectors)
+def _vectors_of(
+    tile: Any, stride: Any, width: Any, height: Any, acc: Any, ext: Any
+) -> Callable[..., Any]:
+    """Add lanes in vectors, and return how many these were."""
+    if tile.dtype == types.float32:
+        places = (ANCHOR, TOTAL, FIRST, SECOND, LEAST, MOST, SMALLEST, LARGEST)
+
+        def single(tile: Any, stride: Any, width: Any, height: Any, acc: Any, ext: Any) -> Any:
+            return add_lanes(tile, stride, width, height, acc, ext, places)
+
+        return single
+
+    def none(tile: Any, stride: Any, width: Any, height: Any, acc: Any, ext: Any) -> Any:
+        return 0
+
+    return none
+
+
+@jit(LANES)
+def _scale(width: int, acc: Any) -> None:
+    """Scale the sums of float32 elements that were not."""
+    for j in range(width):
+        scale = acc[SCALE + j]
+        acc[TOTAL + j] *= scale
+        acc[FIRST + j] *= scale * scale
+        acc[SECOND + j] *= scale * scale
 
 
 @jit(LANES)
@@ -170,21 +206,21 @@ def _sum_tile(
         acc[SECOND + j] = 0.0
         acc[THIRD + j] = 0.0
         acc[FOURTH + j] = 0.0
-    for i in range(0, height, 4):
+    done = _vectors(tile, stride, width, height, acc, ext)
+    rest = width - done
+    part, bits = acc[done:], ext[done:]
+    for i in range(0, height if rest else 0, 4):
         # Four rows at a time stay in the L1 cache for their extremes, and share the accumulators.
-        one = tile[i * stride : i * stride + width]
-        two = tile[(i + 1) * stride : (i + 1) * stride + width] if i + 1 < height else zeros[:width]
-        three = (
-            tile[(i + 2) * stride : (i + 2) * stride + width] if i + 2 < height else zeros[:width]
-        )
-        four = (
-            tile[(i + 3) * stride : (i + 3) * stride + width] if i + 3 < height else zeros[:width]
-        )
-        _sum_rows(one, two, three, four, acc)
-        rest = min(4, height - i)
-        _extremes_tile(
-            keys[i * stride : (i + rest - 1) * stride + width], stride, width, rest, top, ext
-        )
+        at = i * stride + done
+        one = tile[at : at + rest]
+        two = tile[at + stride : at + stride + rest] if i + 1 < height else zeros[:rest]
+        three = tile[at + 2 * stride : at + 2 * stride + rest] if i + 2 < height else zeros[:rest]
+        four = tile[at + 3 * stride : at + 3 * stride + rest] if i + 3 < height else zeros[:rest]
+        _sum_rows(one, two, three, four, part)
+        rows = min(4, height - i)
+        _extremes_tile(keys[at : at + (rows - 1) * stride + rest], stride, rest, rows, top, bits)
+    if ext.itemsize == 4:
+        _scale(width, acc)
 
 
 @jit(LANES)
@@ -292,6 +328,7 @@ def _set_power(tile: Any, j: int, e: int, acc: Any, ext: Any, counts: Any) -> No
     mantissa, bias, reach, lowest = limits(tile)
     counts[POWER + j] = e
     acc[SCALE + j] = math.ldexp(1.0, -e)
+    acc[ANCHOR + j] = anchor_of(e) if mantissa == 23 else 0.0
     ext[ABOVE + j] = (e + bias) << mantissa
     ext[FLOOR + j] = floor_of(e, mantissa, bias, reach, lowest)
 

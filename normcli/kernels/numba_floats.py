@@ -75,10 +75,32 @@ def split_square(value: float) -> Any:
     return first, second, second_low, third, third_low, fourth, fourth_low
 
 
+@intrinsic
+def _muladd(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return ``a * b + c`` with one rounding where the processor is fast at it, else two."""
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        double = ir.DoubleType()
+        name = ir.FunctionType(double, [double] * 3)
+        return builder.call(
+            builder.module.declare_intrinsic("llvm.fmuladd", [double], name), arguments
+        )
+
+    double = types.float64
+    return double(double, double, double), code
+
+
 @jit(EXACT, inline=True)
-def split_single(value: float) -> Any:
-    """Return the two parts of the square of a float32 below 1."""
-    return split(value * value, _TOP)
+def split_single(value: float, anchor: float) -> Any:
+    """Return the two parts of the square of a float32; it is exact, so its roundings are none."""
+    high = _muladd(value, value, anchor) - anchor  # type: ignore[call-arg]
+    return high, _muladd(value, value, -high)
+
+
+@jit(LANES, inline=True)
+def anchor_of(e: int) -> float:
+    """Return what rounds squares of elements below 2**e to their first unit, 2**(2 * e - 42)."""
+    return math.ldexp(1.5, 52 - STEP + 2 * e)
 
 
 def limits(tile: Any) -> Any:
@@ -125,7 +147,9 @@ def _one_pass(tile: Any, e: Any) -> Callable[..., Any]:
 
         def single(tile: Any, e: Any) -> Any:
             scale = math.ldexp(1.0, -e)
-            return _single_pass(tile, tile.view(np.int32), tile.view(np.uint32), scale)
+            return _single_pass(
+                tile, tile.view(np.int32), tile.view(np.uint32), scale, anchor_of(e)
+            )
 
         return single
 
@@ -141,7 +165,7 @@ def _one_pass(tile: Any, e: Any) -> Callable[..., Any]:
 
 
 @jit(SUMS)
-def _single_pass(tile: Any, signed: Any, unsigned: Any, scale: float) -> Any:
+def _single_pass(tile: Any, signed: Any, unsigned: Any, scale: float, anchor: float) -> Any:
     s = 0.0
     first = 0.0
     second = 0.0
@@ -153,11 +177,14 @@ def _single_pass(tile: Any, signed: Any, unsigned: Any, scale: float) -> Any:
         bits = unsigned[i]
         smallest = bits if bits < smallest else smallest
         largest = bits if bits > largest else largest
-        x = np.float64(tile[i]) * scale
-        high, low = split_single(x)
+        # No square of a float32 leaves float64, so that sums are scaled instead of elements.
+        x = np.float64(tile[i])
+        high, low = split_single(x, anchor)
         s += x
         first += high
         second += low
+    square = scale * scale
+    s, first, second = s * scale, first * square, second * square
     return s, 0.0, first, second, 0.0, 0.0, least, most, smallest, largest
 
 
@@ -214,28 +241,31 @@ def _band(tile: Any, e: Any, floor: Any, below: Any) -> Callable[..., Any]:
     sums = _single_band if tile.dtype == types.float32 else _double_band
 
     def of_type(tile: Any, e: Any, floor: Any, below: Any) -> Any:
-        return sums(tile, tile.view(integer), mask, math.ldexp(1.0, -e), floor, below)
+        return sums(tile, tile.view(integer), mask, e, floor, below)
 
     return of_type
 
 
 @jit(SUMS)
-def _single_band(tile: Any, keys: Any, mask: int, scale: float, floor: int, below: int) -> Any:
+def _single_band(tile: Any, keys: Any, mask: int, e: int, floor: int, below: int) -> Any:
+    scale, anchor = math.ldexp(1.0, -e), anchor_of(e)
     s = 0.0
     first = 0.0
     second = 0.0
     for i in range(tile.size):
         bits = keys[i] & mask
-        x = np.float64(tile[i]) * scale if floor <= bits and bits < below else 0.0
-        high, low = split_single(x)
+        x = np.float64(tile[i]) if floor <= bits and bits < below else 0.0
+        high, low = split_single(x, anchor)
         s += x
         first += high
         second += low
-    return s, 0.0, first, second, 0.0, 0.0
+    square = scale * scale
+    return s * scale, 0.0, first * square, second * square, 0.0, 0.0
 
 
 @jit(SUMS)
-def _double_band(tile: Any, keys: Any, mask: int, scale: float, floor: int, below: int) -> Any:
+def _double_band(tile: Any, keys: Any, mask: int, e: int, floor: int, below: int) -> Any:
+    scale = math.ldexp(1.0, -e)
     s = 0.0
     t = 0.0
     first = 0.0

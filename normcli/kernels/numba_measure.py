@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.kernels import numba_columns, numba_integer_columns
 from normcli.kernels.numba_floats import TILE
+from normcli.kernels.numba_lanes import SIDE
 from normcli.kernels.numba_memory import Memory
 from normcli.kernels.numba_rows import rows
 from normcli.kernels.numba_sums import Sums, new_sums, settled, widths_of
@@ -96,7 +97,9 @@ def _measure(work: _Work, offset: int, loops: list[_Loop]) -> None:
     width = prod(loop.extent for loop in lanes)
     if width < NARROW and outer and not outer[-1].kept and _follows(outer[-1], lanes):
         high = outer.pop()
-        together = -(-LANES // width)
+        # Whole vectors of lanes.
+        step = SIDE // gcd(SIDE, width)
+        together = max(1, LANES // (step * width)) * step
         times, rest = divmod(high.extent, together)
         if times >= TALL:
             many = replace(high, extent=times, stride=together * high.stride)
