@@ -151,7 +151,7 @@ def _fused(scale: Scale) -> Iterator[Comparison]:
             geometry: Geometry = geometry,
             start: tuple[int, ...] = start,
         ) -> None:
-            moments = compute.measure(part, geometry, start)
+            moments = compute.finish(compute.measure(part, geometry, start))
             transform = forward(normalizer_of(moments, spec, part.dtype), Affine())
             compute.transform(part, transform, geometry, start, part.dtype)
 
