@@ -25,7 +25,7 @@ from normcli.arrays.paths import parse_path
 from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.bundles.statistics_file import draft_statistics, statistics_document
 from normcli.domain.moments import Moments
-from normcli.domain.statistics import Statistics, require_usable
+from normcli.domain.statistics import Statistics, require_resolved, require_usable
 from normcli.domain.transform import normalizer
 from normcli.engine.collectors import Collector, HeldMoments
 from normcli.engine.done import Done
@@ -279,6 +279,8 @@ class _Applying:
         if known.stored is not None:
             return StoredTables(known.stored, setup.spec, statistics.source.dtype)
         estimate = setup.options.estimate
+        if statistics.moments is not None:
+            require_resolved(statistics.moments, setup.described.dtype, setup.source.name)
         mean, variance = statistics.estimate(estimate)
         constant = replace(statistics, spec=setup.spec).constant(estimate)
         return HeldTables(normalizer(setup.spec, mean, variance, constant))

@@ -246,7 +246,7 @@ class _Fit:
             kept = (*(a for a in kept if a == batch), *(a for a in kept if a != batch))
         walk = Walk(work.grid, kept)
         job = MeasureJob(
-            self.source, self.measured, walk, runner.plan.kernel, c_order=self.rule is not None
+            self.source, self.measured, walk, runner.plan.kernel, merged=self.rule is not None
         )
         source = describe(self.source)
         if self.by_block:

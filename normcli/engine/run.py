@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from normcli.arrays.access import StoredPart
+from normcli.domain.exact_moments import ExactMoments, Found
 from normcli.domain.moments import Moments
 from normcli.engine.collectors import Collector
 from normcli.engine.done import Done
@@ -73,7 +74,7 @@ class Runner:
 
         Moments measured on the way go to `collector`.
         """
-        runs = MergeTree(job.walk.run_count)
+        runs: MergeTree[ExactMoments] = MergeTree(job.walk.run_count)
         regions = RegionTrees(job.walk, collector) if collector is not None else None
         parts: list[StoredPart] = []
 
@@ -95,7 +96,7 @@ class Runner:
 
         self._walk(work, apply_run, job, job.walk, consume, restore)
         assert runs.root is not None
-        return Written(runs.root, parts)
+        return Written(runs.root.finish(), parts)
 
     def _walk(
         self,
@@ -141,7 +142,7 @@ class RegionTrees:
     def __init__(self, walk: Walk, collector: Collector) -> None:
         self._walk = walk
         self._collector = collector
-        self._trees: dict[int, MergeTree] = {}
+        self._trees: dict[int, MergeTree[Any]] = {}
 
     def add(self, result: RunResult) -> Done:
         """Take the moments of one task, and return what a journal should keep of them."""
@@ -164,7 +165,7 @@ class RegionTrees:
         rank: int,
         level: int,
         index: tuple[slice, ...],
-        moments: Moments,
+        moments: Found,
     ) -> None:
         tree = self._trees.setdefault(region, MergeTree(self._walk.ranks))
         first, level, moments = tree.add(rank, level, moments)

@@ -12,6 +12,7 @@ import numpy as np
 
 from normcli.arrays.access import ArraySink, ArraySource, StoredPart
 from normcli.arrays.buffers import BufferPool
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
@@ -32,8 +33,8 @@ class MeasureJob:
 
     Attributes
     ----------
-    c_order : bool
-        Measure every block in C order, so that the order of storage changes no bit.
+    merged : bool
+        Hand over exact moments of every region, because they are merged further.
     buffers : BufferPool
         Memory that blocks are read into.
     """
@@ -42,7 +43,7 @@ class MeasureJob:
     geometry: Geometry
     walk: Walk
     kernel: str
-    c_order: bool = False
+    merged: bool = False
     buffers: BufferPool = field(default_factory=BufferPool)
 
 
@@ -84,14 +85,14 @@ class Region:
         Level of the merge-tree node that it is.
     index : tuple of slice
         Its place in the statistics.
-    moments : Moments
-        The moments.
+    moments : Moments or ExactMoments
+        The moments; rounded already where the region is one block, whole in itself.
     """
 
     first: int
     level: int
     index: tuple[slice, ...]
-    moments: Moments
+    moments: Moments | ExactMoments
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class RunResult:
         For the screen.
     regions : tuple of Region
         Moments measured.
-    written : Moments or None
+    written : ExactMoments or None
         Moments of all that was written, as one group.
     parts : tuple of StoredPart
         What was stored.
@@ -115,7 +116,7 @@ class RunResult:
     run: Run
     progress: Progress
     regions: tuple[Region, ...] = ()
-    written: Moments | None = None
+    written: ExactMoments | None = None
     parts: tuple[StoredPart, ...] = ()
 
 
@@ -123,7 +124,7 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
     """Read the blocks of a run and return their moments, merged within each region."""
     compute = kernels(job.kernel)
     regions = []
-    tree = MergeTree(run.count)
+    tree: MergeTree[ExactMoments] = MergeTree(run.count)
     nbytes = 0
     index: tuple[slice, ...] = ()
     for position in range(run.first, run.first + run.count):
@@ -132,13 +133,12 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
         with job.buffers.lend() as buffer:
             values = job.source.read(block, buffer)
             nbytes += values.nbytes
-            if job.c_order:
-                values = np.ascontiguousarray(values)
             moments = compute.measure(values, job.geometry, block.start)
             del values
         index = job.geometry.region(block.start, block.stop)
         if job.walk.ranks == 1:
-            regions.append(Region(position, 0, index, moments))
+            found = moments if job.merged else compute.finish(moments)
+            regions.append(Region(position, 0, index, found))
         else:
             tree.add(position - run.first, 0, moments)
     if job.walk.ranks > 1:
@@ -151,7 +151,7 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
     """Read, normalize and write the blocks of a run."""
     compute = kernels(job.kernel)
     regions = []
-    written = MergeTree(run.count)
+    written: MergeTree[ExactMoments] = MergeTree(run.count)
     parts: list[StoredPart] = []
     bytes_read = bytes_written = 0
     for position in range(run.first, run.first + run.count):
@@ -162,7 +162,7 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
             values = job.source.read(block, buffer)
             bytes_read += values.nbytes
             if job.tables is None:
-                moments = compute.measure(values, job.geometry, block.start)
+                moments = compute.finish(compute.measure(values, job.geometry, block.start))
                 require_usable(moments, job.spec, values.dtype, job.source.name)
                 statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
                 regions.append(Region(position, 0, index, moments))

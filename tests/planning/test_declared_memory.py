@@ -124,7 +124,7 @@ def test_joined_inputs_take_no_more_than_declared(tmp_path, orders):
 
 
 @pytest.mark.parametrize("orders", ["C", "F", "CF", "FF"])
-def test_batches_measured_in_c_order_take_no_more_than_declared(tmp_path, orders):
+def test_measuring_batches_takes_no_more_than_declared(tmp_path, orders):
     for number, order in enumerate(orders):
         np.save(tmp_path / f"{number}.npy", np.asarray(values(), order=order))
     sources = [open_source(str(tmp_path / f"{number}.npy")) for number in range(len(orders))]
@@ -135,7 +135,7 @@ def test_batches_measured_in_c_order_take_no_more_than_declared(tmp_path, orders
     (work,) = plan.passes
     walk = Walk(work.grid, (0, *(axis for axis in geometry.kept if axis)))
     for run in list(walk.runs())[:2]:
-        job = MeasureJob(source, geometry, walk, "numpy", c_order=True)
+        job = MeasureJob(source, geometry, walk, "numpy", merged=True)
         taken = peak(lambda job=job, run=run: measure_run(job, run))
         assert taken <= work.block_memory + ROOM
 
