@@ -30,7 +30,7 @@ from normcli.kernels.numba_floats import (
 )
 from normcli.kernels.numba_jit import LANES, jit
 from normcli.kernels.numba_lanes import add_lanes
-from normcli.kernels.numba_widen import load
+from normcli.kernels.numba_widen import load_rows
 
 WIDTH = 512
 HEIGHT = 128
@@ -333,37 +333,6 @@ def _set_power(tile: Any, j: int, e: int, acc: Any, ext: Any, counts: Any) -> No
     ext[FLOOR + j] = floor_of(e, mantissa, bias, reach, lowest)
 
 
-def _load_tile(
-    flat: Any, begin: int, rows: int, stride: int, width: int, half: Any, scratch: Any
-) -> Any:
-    raise NotImplementedError("only for compiled code")
-
-
-@overload(_load_tile)
-def _load_tile_as(
-    flat: Any, begin: Any, rows: Any, stride: Any, width: Any, half: Any, scratch: Any
-) -> Callable[..., Any]:
-    """Return a tile and the stride of its rows; 16-bit floats are widened side by side."""
-    if isinstance(scratch, types.NoneType):
-
-        def view(
-            flat: Any, begin: Any, rows: Any, stride: Any, width: Any, half: Any, scratch: Any
-        ) -> Any:
-            return flat[begin : begin + (rows - 1) * stride + width], stride
-
-        return view
-
-    def wide(
-        flat: Any, begin: Any, rows: Any, stride: Any, width: Any, half: Any, scratch: Any
-    ) -> Any:
-        for i in range(rows):
-            first = begin + i * stride
-            load(flat, first, first + width, half, scratch[i * width : (i + 1) * width])
-        return scratch[: rows * width], width
-
-    return wide
-
-
 @jit(LANES)
 def _strip(
     flat: Any,
@@ -393,7 +362,7 @@ def _strip(
     for first in range(0, height, HEIGHT):
         rows = min(HEIGHT, height - first)
         begin = at + first * stride
-        tile, pitch = _load_tile(flat, begin, rows, stride, width, half, scratch)
+        tile, pitch = load_rows(flat, begin, rows, stride, width, half, scratch)
         keys = tile.view(ext.dtype)
         _clear_extremes(keys, width, top, ext)
         if first == 0:

@@ -16,8 +16,10 @@ TARGET_BYTES = 16 * MIB
 # it is measured. Reading and measuring 512 MiB ran at 13.6 GB/s with 8 MiB and 10.7 with 16.
 CONTIGUOUS_BYTES = 8 * MIB
 
-# Runs of storage that are read at nearly full speed, where a block cannot be one run.
+# Runs of storage that are read at nearly full speed, where a block cannot be one run: as many bytes
+# where the block has few of them, and no fewer than the least.
 RUN_BYTES = 256 * 1024
+LEAST_RUN_BYTES = 32 * 1024
 
 
 def storage_order(info: ArrayInfo) -> tuple[int, ...]:

@@ -149,15 +149,20 @@ class PassPlanner:
         block = blocks.grow(self.source, unit, target)
         single = exact_bytes(self.source.dtype)
         first: Shape = ()
+        height = prod(self.source.shape[axis] for axis in self.geometry.aggregated)
+        run = max(min(target // height, blocks.RUN_BYTES), blocks.LEAST_RUN_BYTES)
         while target > self.source.dtype.itemsize:
             sums = self._groups(block) * single
             if not first and self.geometry.aggregated and sums > self._nbytes(block):
                 first = self.geometry.aggregated
             elif self._cost(block) > self.available or sums * EXACT_COPIES > GROUPS_BYTES:
-                target //= 2
+                if first and run > blocks.LEAST_RUN_BYTES:
+                    run //= 2
+                else:
+                    target //= 2
             else:
                 break
-            start = blocks.grow(self.source, unit, min(target, blocks.RUN_BYTES)) if first else unit
+            start = blocks.grow(self.source, unit, min(target, run)) if first else unit
             block = blocks.grow(self.source, start, target, first)
         return block
 

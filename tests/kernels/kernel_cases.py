@@ -191,7 +191,8 @@ def exact_moments(values, whole, start):
     members = [[] for _ in range(prod(extents))]
     integers = values.dtype.kind in "biu"
     unit = 0 if integers else 1074
-    elements = values if integers else values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        elements = values if integers else values.astype(np.float64)
     for value, group in zip(elements.reshape(-1).tolist(), index.reshape(-1).tolist(), strict=True):
         members[group].append(value)
     result = Moments.identity((len(members),))

@@ -220,6 +220,12 @@ def test_more_elements_than_a_tile_may_hold_in_columns(kernel):
     identical(measure(kernel, values, whole, (0, 0)), exact_moments(values, whole, (0, 0)))
 
 
+def test_more_groups_than_are_rounded_at_once(kernel):
+    values = near("f4", (3, 2, 4099))
+    whole = geometry(values.shape, (1, 2))
+    identical(measure(kernel, values, whole, (0, 0, 0)), exact_moments(values, whole, (0, 0, 0)))
+
+
 @st.composite
 def vectors(draw):
     """Return numbers of any magnitudes, as their mantissas and powers of two."""
