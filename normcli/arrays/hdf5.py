@@ -21,6 +21,7 @@ from normcli.arrays.hdf5_chunk_check import ChunkCheck
 from normcli.arrays.hdf5_chunks import BlockReader, decodable, direct_reader
 from normcli.arrays.hdf5_guard import safe_dataset
 from normcli.arrays.hdf5_missing import count_chunks
+from normcli.arrays.hdf5_places import element_spans
 from normcli.arrays.hdf5_probe import require_listable, require_readable
 from normcli.arrays.missing import Part
 from normcli.arrays.rules import STRICT, InputRules
@@ -140,6 +141,29 @@ def list_datasets(path: Path) -> list[ArrayEntry]:
     finally:
         file.close()
     return entries
+
+
+def chunk_spans(path: Path) -> dict[str, tuple[int, int]]:
+    """Return offset and bytes of every stored chunk of a file, by its key.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    spans = {}
+    file = _open_file(path)
+    try:
+        for entry in list_datasets(path):
+            dataset = safe_dataset(file, entry.path, str(path))
+            if dataset.chunks is not None:
+                for key, offset, nbytes in element_spans(dataset):
+                    spans[key] = (offset, nbytes)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise _unreadable(str(path), error) from error
+    finally:
+        file.close()
+    return spans
 
 
 def has_mark(path: Path) -> bool:

@@ -102,6 +102,13 @@ class Pipeline:
             return None
         return cls(tuple(codes), dtype.itemsize, chunk_bytes, level, tuple(decoders))
 
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes of each stored chunk, or None where they depend on the elements."""
+        if _DEFLATE in self.codes:
+            return None
+        return self.chunk_bytes + _CHECKSUM_BYTES * self.codes.count(_FLETCHER32)
+
     def applied(self, mask: int) -> tuple[int, ...]:
         """Return the filters that a chunk of this filter mask went through."""
         return tuple(self.codes[number] for number in self._steps(mask))
@@ -150,22 +157,25 @@ class Pipeline:
         self._require_size(data)
         _bytes_of(out)[:] = np.frombuffer(data, np.uint8)
 
-    def encode(self, chunk: np.ndarray) -> tuple[Any, int]:
-        """Return a C-ordered chunk as it is stored, and its filter mask."""
-        data: Any = byte_view(chunk)
+    def encode(self, chunk: np.ndarray) -> tuple[tuple[Any, ...], int]:
+        """Return a C-ordered chunk as it is stored, in one or several buffers, and its mask."""
+        pieces: tuple[Any, ...] = (byte_view(chunk),)
         mask = 0
         for number, code in enumerate(self.codes):
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if code == _SHUFFLE:
-                data = _shuffle(data, self.itemsize)
+                pieces = (_shuffle(data, self.itemsize),)
             elif code == _DEFLATE:
                 packed = _deflate(data, self.level)
+                pieces = (data,)
                 if len(packed) < len(data):
-                    data = packed
+                    pieces = (packed,)
                 else:  # as HDF5 does with what deflate cannot shrink
                     mask |= 1 << number
             else:
-                data = b"".join((data, fletcher32(data).to_bytes(_CHECKSUM_BYTES, "little")))
-        return data, mask
+                # Joining them would copy the chunk.
+                pieces = (data, fletcher32(data).to_bytes(_CHECKSUM_BYTES, "little"))
+        return pieces, mask
 
     def _decode_registered(self, number: int, data: Any, target: np.ndarray) -> None:
         decoder = self.decoders[number]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 
-from normcli.arrays.access import WholeSource
+from normcli.arrays.access import StoredPart, WholeSource
 from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.npy_format import read_header, require_numbers, write_header
 from normcli.arrays.runs import byte_view
@@ -139,21 +139,34 @@ class NpyStreamSink:
         What messages call it.
     """
 
+    resumable = False
+    container = "npy"
+
     def __init__(
         self, file: BinaryIO, arrays: Mapping[str, ArrayInfo], name: str = "stdout"
     ) -> None:
         self.name = name
         self.arrays: Mapping[str, ArrayInfo] = dict(arrays)
         (self._info,) = self.arrays.values()
+        self.inside: Mapping[str, ArrayInfo] = {"": self._info}
         self._file = file
         self._header = write_header(self._info, name)
         self._order = _Ordered(self._info.shape, name)
+
+    @property
+    def draft(self) -> NoReturn:
+        """Raise AssertionError: what goes into a pipe has no draft."""
+        raise AssertionError(f"{self.name} is a pipe")
 
     def create(self) -> None:
         """Send the header."""
         self._send(memoryview(self._header))
 
-    def write(self, array: str, block: Block, values: np.ndarray) -> None:
+    def resume(self, parts: Iterable[StoredPart]) -> bool:
+        """Return False: what was sent cannot be continued."""
+        return False
+
+    def write(self, array: str, block: Block, values: np.ndarray) -> tuple[StoredPart, ...]:
         """Send the elements of `block`, which starts where the last one ended.
 
         Raises
@@ -165,11 +178,15 @@ class NpyStreamSink:
         self._order.advance(block)
         data = np.ascontiguousarray(values, self._info.dtype)
         self._send(byte_view(data))
+        return ()
+
+    def sync(self, parts: Iterable[StoredPart]) -> None:
+        """Do nothing: a pipe keeps nothing."""
 
     def annotate(self, attrs: Mapping[str, Any]) -> None:
         """Do nothing: NPY has no attributes."""
 
-    def publish(self) -> None:
+    def seal(self) -> tuple[StoredPart, ...]:
         """Flush; what was sent is already on its way."""
         try:
             self._file.flush()
@@ -177,6 +194,13 @@ class NpyStreamSink:
             raise
         except OSError as error:
             raise output_error(self.name, error) from error
+        return ()
+
+    def publish(self) -> None:
+        """Do nothing: what was sent has its readers."""
+
+    def close(self) -> None:
+        """Leave the pipe open: it belongs to the caller."""
 
     def discard(self) -> None:
         """Do nothing: what was sent cannot be called back."""

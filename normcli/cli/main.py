@@ -11,10 +11,12 @@ import click
 
 from normcli import __version__
 from normcli.cli.apply import apply_command
+from normcli.cli.clean import clean_command
 from normcli.cli.fit import fit_command
 from normcli.cli.inspect import inspect_command
 from normcli.cli.streams import open_missing
 from normcli.cli.texts import printable
+from normcli.cli.verify import verify_command
 
 
 @click.group(
@@ -28,6 +30,8 @@ def main() -> None:
       normcli fit     INPUT... -o STATS     measure mean and variance, in one pass
       normcli apply   INPUT... -o OUTPUT    write (x - mean) / sqrt(var + eps) * scale + bias
       normcli inspect PATH                  what is in a container or a statistics file
+      normcli clean   PATH...               remove what interrupted runs left
+      normcli verify  OUTPUT                whether an output is still as it was written
 
     Arrays are .npy, .npz, .h5 and .zarr; file.h5/group/x names an array inside a container, and
     - is NPY on standard input or output. Progress and messages go to standard error.
@@ -44,6 +48,8 @@ def main() -> None:
 main.add_command(fit_command)
 main.add_command(apply_command)
 main.add_command(inspect_command)
+main.add_command(clean_command)
+main.add_command(verify_command)
 
 
 def entry() -> None:

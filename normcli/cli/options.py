@@ -155,6 +155,12 @@ _APPLY = (
         "--dtype", metavar="TYPE", help="Element type of the output.  [default: by input]"
     ),
     click.option(
+        "--hdf5-version",
+        type=click.Choice(["1.8", "1.10"]),
+        help="The oldest HDF5 that shall read an .h5 output; 1.8 has no checksums of its "
+        "metadata.  [default: 1.10]",
+    ),
+    click.option(
         "--stats-out",
         metavar="PATH",
         help="The sidecar.  [default: OUTPUT.stats.json, or .zarr where it outgrows JSON]",
@@ -162,8 +168,7 @@ _APPLY = (
     click.option("--no-stats-out", is_flag=True, help="Write no sidecar."),
 )
 
-_RUN = (
-    click.option("--overwrite", is_flag=True, help="Replace an existing output."),
+_LOCAL_RUN = (
     click.option(
         "-j", "--workers", type=int, metavar="N", help="Blocks in flight.  [default: all CPUs]"
     ),
@@ -172,6 +177,16 @@ _RUN = (
         metavar="SIZE",
         help="Budget, such as 2GiB.  [default: half of the free memory, within cgroup and SLURM]",
     ),
+)
+
+_RUN = (
+    click.option("--overwrite", is_flag=True, help="Replace an existing output."),
+    click.option(
+        "--restart",
+        is_flag=True,
+        help="Begin afresh; an interrupted run is continued otherwise.",
+    ),
+    *_LOCAL_RUN,
     click.option("--scheduler", metavar="ADDRESS", help="A dask.distributed scheduler."),
     click.option("--scheduler-file", metavar="FILE", help="Its JSON file."),
     click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
@@ -193,6 +208,7 @@ norm_options = compose(*_NORM)
 fit_options = compose(*_FIT)
 apply_options = compose(*_APPLY)
 run_options = compose(*_RUN)
+local_run_options = compose(*_LOCAL_RUN)
 screen_options = compose(*_SCREEN)
 
 

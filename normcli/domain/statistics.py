@@ -15,8 +15,7 @@ from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.errors import DataPolicyError, InputError
 
-# Squares of magnitudes between these keep all of their 53 bits in float64.
-SQUARE_ROOT_OF_LARGEST = 1e150
+# Squares of smaller magnitudes lose some of their 53 bits in float64.
 SQUARE_ROOT_OF_SMALLEST = 1e-140
 
 # Two elements this close are one value that was rounded twice.
@@ -165,7 +164,8 @@ def constant_groups(moments: Moments, dtype: np.dtype) -> np.ndarray:
     high = np.where(seen, moments.maximum, 0.0)
     magnitude = np.maximum(np.abs(low), np.abs(high))
     if dtype.kind in "biu":
-        return seen & (low == high)
+        # Extremes beyond 2**53 are rounded; the sum of squared deviations is not.
+        return seen & (low == high) & (moments.m2 == 0)
     return seen & (high - low <= CONSTANT_ULPS * spacing(dtype, magnitude))
 
 
@@ -192,8 +192,6 @@ def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str
             "Use --ddof 0, or aggregate more axes.",
         )
     _require_squares_fit(moments, spec, dtype, where)
-    if dtype.kind in "iu" and dtype.itemsize == 8:
-        _require_integers_fit(moments, where)
 
 
 def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
@@ -205,7 +203,7 @@ def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, wher
     finite = np.isfinite(moments.mean) & np.isfinite(moments.m2)
     size = largest
     if spec.method == "rms":
-        finite &= largest < SQUARE_ROOT_OF_LARGEST
+        finite &= np.isfinite(np.where(seen, moments.mean_square(), 0.0))
     else:
         with np.errstate(over="ignore"):
             size = np.where(constant_groups(moments, dtype), 0.0, high - low)
@@ -224,8 +222,19 @@ def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, wher
         )
 
 
-def _require_integers_fit(moments: Moments, where: str) -> None:
-    # Beyond 2**53 float64 rounds integers; that hurts where the rounding reaches the spread.
+def require_resolved(moments: Moments, dtype: np.dtype, where: str) -> None:
+    """Refuse to normalize integers beyond 2**53 by statistics that float64 cannot tell apart.
+
+    Their mean and variance are right; but elements are rounded to float64 before the mean is
+    subtracted, and that hurts where the rounding reaches the spread.
+
+    Raises
+    ------
+    DataPolicyError
+        When it does.
+    """
+    if dtype.kind not in "iu" or dtype.itemsize < 8:
+        return
     seen = moments.count > 1
     largest = np.where(seen, np.maximum(np.abs(moments.minimum), np.abs(moments.maximum)), 0.0)
     deviation = np.sqrt(np.where(seen, moments.variance(), 1.0))

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from normcli.engine.stopping import obey
 from normcli.engine.tasks import RunResult
 from normcli.engine.walk import Run
 from normcli.errors import InputError, NormcliError, OutputError, TransientError, UsageError
@@ -81,7 +82,8 @@ class ThreadScheduler:
         from dask.callbacks import Callback
         from dask.threaded import get
 
-        with ThreadPoolExecutor(workers) as pool:
+        stop = threading.Event()
+        with ThreadPoolExecutor(workers, initializer=obey, initargs=(stop,)) as pool:
             for wave in _waves(runs, WAVE):
                 count = max(1, min(RUNS_A_TASK, len(wave) // (TASKS_A_WORKER * workers)))
                 work = _InOrder(task, job, wave, count)
@@ -93,8 +95,14 @@ class ThreadScheduler:
                     for result in results:
                         consume(result)
 
-                with Callback(posttask=posttask):
-                    get(graph, list(graph), pool=pool)
+                try:
+                    with Callback(posttask=posttask):
+                        get(graph, list(graph), pool=pool)
+                except BaseException:
+                    # Other tasks end at their next block; the pool waits for them.
+                    stop.set()
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
 
     def accept(self, *parts: Any) -> None:
         """Threads can use everything."""
@@ -191,7 +199,7 @@ class ClusterScheduler:
             unfinished.clear()
 
     def accept(self, *parts: Any) -> None:
-        """Refuse what cannot travel; a pipe or an HDF5 output says so in its own words."""
+        """Refuse what cannot travel; a pipe says so in its own words."""
         for part in parts:
             pickle.dumps(part)
 

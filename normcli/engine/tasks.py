@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from normcli.arrays.access import ArraySink, ArraySource
+from normcli.arrays.access import ArraySink, ArraySource, StoredPart
 from normcli.arrays.buffers import BufferPool
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
@@ -21,6 +22,7 @@ from normcli.domain.statistics import require_usable
 from normcli.domain.transform import Transform, backward, forward
 from normcli.engine.events import Progress
 from normcli.engine.merge_tree import MergeTree
+from normcli.engine.stopping import check_stop
 from normcli.engine.tables import AffineTables, NormalizerTables, normalizer_of
 from normcli.engine.walk import Run, Walk
 from normcli.errors import DataPolicyError
@@ -33,8 +35,8 @@ class MeasureJob:
 
     Attributes
     ----------
-    c_order : bool
-        Measure every block in C order, so that the order of storage changes no bit.
+    merged : bool
+        Hand over exact moments of every region, because they are merged further.
     buffers : BufferPool
         Memory that blocks are read into.
     """
@@ -43,7 +45,7 @@ class MeasureJob:
     geometry: Geometry
     walk: Walk
     kernel: str
-    c_order: bool = False
+    merged: bool = False
     buffers: BufferPool = field(default_factory=BufferPool)
 
 
@@ -85,14 +87,14 @@ class Region:
         Level of the merge-tree node that it is.
     index : tuple of slice
         Its place in the statistics.
-    moments : Moments
-        The moments.
+    moments : Moments or ExactMoments
+        The moments; rounded already where the region is one block, whole in itself.
     """
 
     first: int
     level: int
     index: tuple[slice, ...]
-    moments: Moments
+    moments: Moments | ExactMoments
 
 
 @dataclass(frozen=True)
@@ -107,35 +109,38 @@ class RunResult:
         For the screen.
     regions : tuple of Region
         Moments measured.
-    written : Moments or None
+    written : ExactMoments or None
         Moments of all that was written, as one group.
+    parts : tuple of StoredPart
+        What was stored.
     """
 
     run: Run
     progress: Progress
     regions: tuple[Region, ...] = ()
-    written: Moments | None = None
+    written: ExactMoments | None = None
+    parts: tuple[StoredPart, ...] = ()
 
 
 def measure_run(job: MeasureJob, run: Run) -> RunResult:
     """Read the blocks of a run and return their moments, merged within each region."""
     compute = kernels(job.kernel)
     regions = []
-    tree = MergeTree(run.count)
+    tree: MergeTree[ExactMoments] = MergeTree(run.count)
     nbytes = 0
     index: tuple[slice, ...] = ()
     for position in range(run.first, run.first + run.count):
+        check_stop()
         block = job.walk.block(position)
         with job.buffers.lend() as buffer:
             values = job.source.read(block, buffer)
             nbytes += values.nbytes
-            if job.c_order:
-                values = np.ascontiguousarray(values)
             moments = _measured(compute, job.source, values, job.geometry, block)
             del values
         index = job.geometry.region(block.start, block.stop)
         if job.walk.ranks == 1:
-            regions.append(Region(position, 0, index, moments))
+            found = moments if job.merged else compute.finish(moments)
+            regions.append(Region(position, 0, index, found))
         else:
             tree.add(position - run.first, 0, moments)
     if job.walk.ranks > 1:
@@ -146,13 +151,13 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
 
 def _measured(
     compute: Any, source: ArraySource, values: np.ndarray, geometry: Geometry, block: Block
-) -> Moments:
+) -> ExactMoments:
     """Return the moments of what of a block counts in statistics."""
     parts = source.stored_parts(block)
     if parts is None:
         return compute.measure(values, geometry, block.start)
     region = geometry.region(block.start, block.stop)
-    whole = Moments.identity(tuple(s.stop - s.start for s in region))
+    whole = ExactMoments.identity(tuple(s.stop - s.start for s in region))
     for part in parts:
         start = tuple(a + s.start for a, s in zip(block.start, part, strict=True))
         stop = tuple(a + s.stop for a, s in zip(block.start, part, strict=True))
@@ -162,7 +167,7 @@ def _measured(
             slice(own.start - s.start, own.stop - s.start)
             for own, s in zip(geometry.region(start, stop), region, strict=True)
         )
-        whole.store(index, whole[index].merge(moments))
+        whole = whole.store(index, whole[index].merge(moments))
     return whole
 
 
@@ -170,16 +175,20 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
     """Read, normalize and write the blocks of a run."""
     compute = kernels(job.kernel)
     regions = []
-    written = MergeTree(run.count)
+    written: MergeTree[ExactMoments] = MergeTree(run.count)
+    parts: list[StoredPart] = []
     bytes_read = bytes_written = 0
     for position in range(run.first, run.first + run.count):
+        check_stop()
         block = job.walk.block(position)
         index = job.geometry.region(block.start, block.stop)
         with job.buffers.lend() as buffer:
             values = job.source.read(block, buffer)
             bytes_read += values.nbytes
             if job.tables is None:
-                moments = _measured(compute, job.source, values, job.geometry, block)
+                moments = compute.finish(
+                    _measured(compute, job.source, values, job.geometry, block)
+                )
                 require_usable(moments, job.spec, values.dtype, job.source.name)
                 statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
                 regions.append(Region(position, 0, index, moments))
@@ -190,7 +199,7 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
             # Always an array of its own, so that the buffer may take the next block.
             result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
             del values
-        job.sink.write(job.sink_array, block, result)
+        parts += job.sink.write(job.sink_array, block, result)
         bytes_written += result.nbytes
         everything = Geometry(result.shape, (), (), result.shape)
         summary = compute.measure(result, everything, (0,) * result.ndim)
@@ -206,4 +215,5 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
         Progress(run.count, bytes_read, bytes_written),
         tuple(regions),
         written.root,
+        tuple(parts),
     )

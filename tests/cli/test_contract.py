@@ -18,9 +18,11 @@ NORM = {
 FIT = {"momentum", "moving-variance", "moving-start", "update"}
 APPLY = {
     "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
-    "dtype", "stats-out", "no-stats-out",
+    "dtype", "stats-out", "no-stats-out", "hdf5-version",
 }  # fmt: skip
-RUN = {"output", "overwrite", "workers", "memory", "scheduler", "scheduler-file", "dry-run"}
+RUN = {
+    "output", "overwrite", "workers", "memory", "scheduler", "scheduler-file", "dry-run", "restart",
+}  # fmt: skip
 SCREEN = {"json", "quiet", "verbose", "progress", "no-progress", "debug", "help"}
 
 
@@ -41,6 +43,8 @@ def test_the_contract_is_complete():
     assert set(_options("fit")) == NORM | FIT | RUN | SCREEN
     assert set(_options("apply")) == NORM | APPLY | RUN | SCREEN
     assert set(_options("inspect")) == SCREEN
+    assert set(_options("clean")) == SCREEN | {"dry-run"}
+    assert set(_options("verify")) == SCREEN | {"workers", "memory"}
     short = {o for c in main.commands.values() for p in c.params for o in p.opts if len(o) == 2}
     assert short == {"-o", "-j", "-q", "-v"}
 
