@@ -23,9 +23,8 @@ def row_moments(elements: np.ndarray) -> ExactMoments:
     """Return the exact moments of each row of a matrix of any real type."""
     if not is_float(elements.dtype):
         return _integer_moments(elements)
-    with np.errstate(invalid="ignore"):  # signalling NaN
-        with np.errstate(invalid="ignore"):  # a signaling NaN is no reason for a warning
-            values = elements.astype(np.float64, order="C")
+    with np.errstate(invalid="ignore"):  # a signaling NaN is no reason for a warning
+        values = elements.astype(np.float64, order="C")
     finite = np.isfinite(values)
     low, high = values, values
     if not finite.all():
