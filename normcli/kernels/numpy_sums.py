@@ -25,32 +25,39 @@ def row_moments(elements: np.ndarray) -> ExactMoments:
         return _integer_moments(elements)
     with np.errstate(invalid="ignore"):  # a signaling NaN is no reason for a warning
         values = elements.astype(np.float64, order="C")
-    finite = np.isfinite(values)
     low, high = values, values
-    if not finite.all():
+    count = np.full(len(values), values.shape[1], np.int64)
+    size = np.abs(values)
+    top = size.max(axis=1)
+    if not np.isfinite(top).all():
+        finite = np.isfinite(values)
         low, high = np.where(finite, values, np.inf), np.where(finite, values, -np.inf)
         values = np.where(finite, values, 0.0)
-    count = np.count_nonzero(finite, axis=1).astype(np.int64)
+        count = np.count_nonzero(finite, axis=1).astype(np.int64)
+        size = np.abs(values)
+        top = size.max(axis=1)
     total: Terms = []
     squares: Terms = []
     single = elements.dtype.itemsize < 8
     reach, lowest = (19, -149 + STEP) if single else (32, -1074 + 2 * STEP)
     while True:
-        size = np.abs(values)
-        power = np.maximum(np.frexp(size.max(axis=1))[1].astype(np.int64), lowest)
-        floor = np.where(power > lowest, np.ldexp(1.0, power - reach), 0.0)[:, np.newaxis]
-        some = size >= floor
-        every = bool(some.all())
-        scaled = (values if every else np.where(some, values, 0.0)) * np.ldexp(1.0, -power)[
-            :, np.newaxis
-        ]
+        power = np.maximum(np.frexp(top)[1].astype(np.int64), lowest)
+        floor = np.where(power > lowest, np.ldexp(1.0, power - reach), 0.0)
+        every = bool((size.min(axis=1) >= floor).all())
+        part = values
+        if not every:
+            some = size >= floor[:, np.newaxis]
+            part = np.where(some, values, 0.0)
+        scaled = part * np.ldexp(1.0, -power)[:, np.newaxis]
         more_total, more_squares = _parts(scaled, single)
         total += [(value, power - STEP * step) for value, step in more_total]
         squares += [(value, 2 * power - STEP * step) for value, step in more_squares]
         if every:
             break
         values = np.where(some, 0.0, values)
-        if not values.any():
+        size = np.abs(values)
+        top = size.max(axis=1)
+        if not top.any():
             break
     return ExactMoments.of_terms(
         count,
@@ -92,9 +99,14 @@ def _split(value: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _units(parts: np.ndarray, step: int) -> np.ndarray:
     """Return the sum of each row in units of 2**(-42 * step)."""
-    starts = np.arange(0, parts.shape[1], RUN)
-    sums = np.add.reduceat(parts, starts, axis=1) * 2.0 ** (STEP * step)
-    return sums.astype(np.int64).sum(axis=1)
+    scale = 2.0 ** (STEP * step)
+    rows, length = parts.shape
+    whole = length // RUN * RUN
+    units = (parts[:, whole:].sum(axis=1) * scale).astype(np.int64)
+    if whole:
+        runs = parts[:, :whole].reshape(rows, -1, RUN).sum(axis=2)
+        units += (runs * scale).astype(np.int64).sum(axis=1)
+    return units
 
 
 def _integer_moments(elements: np.ndarray) -> ExactMoments:

@@ -22,7 +22,7 @@ from normcli.errors import UsageError
 
 NAMES = ("numpy", "numba")
 # Below this, numba costs more than it saves: importing it and its cached kernels takes 0.45 s (and
-# compiling them 6 s, once), while NumPy measures 1.2 GB/s and transforms 3 GB/s on two cores.
+# compiling them 6 s, once), while NumPy measures 0.8 GB/s and transforms 3 GB/s on two cores.
 SMALL = 256 << 20
 
 _log = logging.getLogger(__name__)
