@@ -10,6 +10,7 @@ from math import gcd
 
 from normcli.api.moving import earlier_statistics, moving_rule, moving_start
 from normcli.api.options import FitOptions, RunOptions
+from normcli.api.parts import make_part, measure_part
 from normcli.api.preparing import (
     check_expectations,
     describe,
@@ -29,6 +30,7 @@ from normcli.domain.layout import Layout
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.part import Part
 from normcli.domain.statistics import SourceDescription, Statistics, require_usable
 from normcli.engine.collectors import HeldMoments, MovingFold
 from normcli.engine.events import Observer
@@ -38,8 +40,9 @@ from normcli.engine.tasks import MeasureJob
 from normcli.engine.walk import Walk
 from normcli.errors import DataPolicyError, InputError, UsageError
 from normcli.kernels.select import choose
+from normcli.planning.parts import part_boxes
 from normcli.planning.plan import Plan
-from normcli.planning.planner import GROUPS_IN_MEMORY, plan_fit
+from normcli.planning.planner import GROUPS_IN_MEMORY, Resources, plan_fit, plan_part
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,7 @@ def fit_arrays(
         scheduler = stack.enter_context(closing(make_scheduler(run)))
         scheduler.accept(source)
         fit = _Fit(source, layout, output, options, run, observer)
-        plan = plan_fit(
-            source.info,
-            fit.measured,
-            resources(run, scheduler),
-            choose(source.info.nbytes),
-            groups_held=0 if fit.by_block else fit.geometry.group_count,
-            moving_axis=layout.batch_axis if fit.rule is not None else None,
-        )
+        plan = fit.plan(resources(run, scheduler))
         observer.planned(plan)
         if run.dry_run:
             return FitOutcome(plan, None, None)
@@ -127,7 +123,7 @@ def fit_arrays(
         shape=source.info.shape,
         dtype=str(source.info.dtype),
         output_dtype=None,
-        passes=1,
+        passes=len(plan.passes),
         tally=counts,
         written_mean=None,
         written_std=None,
@@ -174,6 +170,7 @@ class _Fit:
             )
         groups = self.geometry.group_count
         self.by_block = not self.spec.per_dataset and groups > GROUPS_IN_MEMORY
+        self.part = make_part(options, source, self.geometry, self.by_block)
         if output is not None:
             check_sidecar(output, run.overwrite, groups, self.by_block)
         elif self.by_block and not run.dry_run:
@@ -182,8 +179,21 @@ class _Fit:
                 "Give -o STATS.zarr.",
             )
 
+    def plan(self, resources: Resources) -> Plan:
+        """Return what will be read, in which blocks."""
+        info, kernel = self.source.info, choose(self.source.info.nbytes)
+        held = 0 if self.by_block else self.geometry.group_count
+        if self.part is not None:
+            boxes = part_boxes(info, self.part)
+            return plan_part(info, self.geometry, resources, kernel, held, boxes)
+        moving_axis = self.layout.batch_axis if self.rule is not None else None
+        return plan_fit(info, self.measured, resources, kernel, held, moving_axis)
+
     def run(self, runner: Runner) -> tuple[Statistics | None, Tally]:
         """Measure, write the statistics, and return them with their counts."""
+        if self.part is not None:
+            moments = measure_part(runner, self.source, self.geometry, self.spec)
+            return self._finish_part(moments, self.part)
         work = runner.plan.passes[0]
         kept = self.measured.kept
         if self.rule is not None:
@@ -255,6 +265,14 @@ class _Fit:
         if self.output is not None:
             write_statistics(self.output, statistics, self.overwrite)
         return statistics, counts
+
+    def _finish_part(self, moments: Moments, part: Part) -> tuple[Statistics, Tally]:
+        # Groups are judged when they are whole: in merge.
+        source = replace(describe(self.source), part=part)
+        statistics = Statistics(self.spec, source, moments, provenance=provenance())
+        if self.output is not None:
+            write_statistics(self.output, statistics, self.overwrite)
+        return statistics, tally(moments, self.spec, source.dtype)
 
 
 def require_same(earlier: Statistics, spec: NormSpec, geometry: Geometry, path: str) -> None:

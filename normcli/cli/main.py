@@ -13,6 +13,7 @@ from normcli import __version__
 from normcli.cli.apply import apply_command
 from normcli.cli.fit import fit_command
 from normcli.cli.inspect import inspect_command
+from normcli.cli.merge import merge_command
 from normcli.cli.streams import open_missing
 from normcli.cli.texts import printable
 
@@ -27,6 +28,7 @@ def main() -> None:
     \b
       normcli fit     INPUT... -o STATS     measure mean and variance, in one pass
       normcli apply   INPUT... -o OUTPUT    write (x - mean) / sqrt(var + eps) * scale + bias
+      normcli merge   STATS... -o STATS     join parts of a fit, or separate fits
       normcli inspect PATH                  what is in a container or a statistics file
 
     Arrays are .npy, .npz, .h5 and .zarr; file.h5/group/x names an array inside a container, and
@@ -43,6 +45,7 @@ def main() -> None:
 
 main.add_command(fit_command)
 main.add_command(apply_command)
+main.add_command(merge_command)
 main.add_command(inspect_command)
 
 

@@ -13,6 +13,7 @@ from normcli.domain.dtypes import spacing
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.part import Part
 from normcli.errors import DataPolicyError, InputError
 
 # Squares of magnitudes between these keep all of their 53 bits in float64.
@@ -38,12 +39,15 @@ class SourceDescription:
     inputs : tuple of mapping
         For each input: ``path``, ``size`` in bytes, ``mtime`` in seconds since 1970 and
         ``fingerprint`` of its content sample; a stream has its path ``-`` alone.
+    part : Part or None
+        Which part of the data alone was measured.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     dims: tuple[str, ...] | None = None
     inputs: tuple[Mapping[str, Any], ...] = ()
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,22 @@ class Statistics:
         if self.moments is None or moving or self.spec.convention is not None:
             return np.zeros(self.estimate(which)[0].shape, bool)
         return constant_groups(self.moments, self.source.dtype)
+
+
+def require_whole(statistics: Statistics, where: str) -> None:
+    """Refuse statistics of one part, which say nothing of the whole yet.
+
+    Raises
+    ------
+    InputError
+        When `statistics`, found at `where`, are those of a part.
+    """
+    part = statistics.source.part
+    if part is not None:
+        raise InputError(
+            f"{where} holds part {part.number} of {part.of} of the statistics only.",
+            f"Join the parts first: normcli merge STATS... -o STATS, with all {part.of} of them.",
+        )
 
 
 def pooled_estimate(moments: Moments, spec: NormSpec) -> tuple[np.ndarray, np.ndarray]:
