@@ -81,13 +81,13 @@ def apply_array(
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(input_name)))
         setup = ApplySetup(source, input_name, output, options, run, observer)
-        scheduler = stack.enter_context(closing(make_scheduler(run)))
-        scheduler.accept(source, setup.sink)
+        scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
+        scheduler.accept([input_name], output, source, setup.sink)
         plan = plan_apply(
             source.info,
             setup.sink_info,
             setup.geometry,
-            resources(run, scheduler),
+            resources(run, scheduler, observer),
             choose(source.info.nbytes),
             groups_held=0 if setup.by_block else setup.geometry.group_count,
             known=setup.known is not None,

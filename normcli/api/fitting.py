@@ -107,10 +107,10 @@ def fit_arrays(
                     "Give a --layout with N.",
                 )
             source = stack.enter_context(closing(open_joined(list(inputs), layout.batch_axis)))
-        scheduler = stack.enter_context(closing(make_scheduler(run)))
-        scheduler.accept(source)
+        scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
+        scheduler.accept(inputs, None, source)
         fit = _Fit(source, layout, output, options, run, observer)
-        plan = fit.plan(resources(run, scheduler))
+        plan = fit.plan(resources(run, scheduler, observer))
         observer.planned(plan)
         if run.dry_run:
             return FitOutcome(plan, None, None)
