@@ -15,7 +15,7 @@ import numpy as np
 from normcli.api.apply_setup import ApplySetup
 from normcli.api.options import ApplyOptions, RunOptions
 from normcli.api.parameters import Known, stored_arrays
-from normcli.api.preparing import make_scheduler, provenance, resources
+from normcli.api.preparing import kernel_for, make_scheduler, provenance, resources
 from normcli.api.sidecars import StoredSidecar
 from normcli.api.warnings import warn_of
 from normcli.arrays.opening import open_source, refuse_same
@@ -30,7 +30,6 @@ from normcli.engine.run import Runner
 from normcli.engine.tables import AffineTables, HeldTables, NormalizerTables, StoredTables
 from normcli.engine.tasks import ApplyJob, MeasureJob
 from normcli.engine.walk import Walk
-from normcli.kernels.select import choose
 from normcli.planning.plan import Plan
 from normcli.planning.planner import plan_apply
 from normcli.publishing import Draft
@@ -88,7 +87,7 @@ def apply_array(
             setup.sink_info,
             setup.geometry,
             resources(run, scheduler, observer),
-            choose(source.info.nbytes),
+            kernel_for(source.info.nbytes, scheduler),
             groups_held=0 if setup.by_block else setup.geometry.group_count,
             known=setup.known is not None,
             per_dataset=setup.spec.per_dataset,

@@ -14,6 +14,7 @@ from normcli.api.parts import make_part, measure_part
 from normcli.api.preparing import (
     check_expectations,
     describe,
+    kernel_for,
     make_scheduler,
     new_spec,
     provenance,
@@ -39,7 +40,6 @@ from normcli.engine.run import Runner
 from normcli.engine.tasks import MeasureJob
 from normcli.engine.walk import Walk
 from normcli.errors import DataPolicyError, InputError, UsageError
-from normcli.kernels.select import choose
 from normcli.planning.parts import part_boxes
 from normcli.planning.plan import Plan
 from normcli.planning.planner import GROUPS_IN_MEMORY, Resources, plan_fit, plan_part
@@ -110,7 +110,9 @@ def fit_arrays(
         scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
         scheduler.accept(inputs, None, source)
         fit = _Fit(source, layout, output, options, run, observer)
-        plan = fit.plan(resources(run, scheduler, observer))
+        plan = fit.plan(
+            resources(run, scheduler, observer), kernel_for(source.info.nbytes, scheduler)
+        )
         observer.planned(plan)
         if run.dry_run:
             return FitOutcome(plan, None, None)
@@ -179,9 +181,9 @@ class _Fit:
                 "Give -o STATS.zarr.",
             )
 
-    def plan(self, resources: Resources) -> Plan:
+    def plan(self, resources: Resources, kernel: str) -> Plan:
         """Return what will be read, in which blocks."""
-        info, kernel = self.source.info, choose(self.source.info.nbytes)
+        info = self.source.info
         held = 0 if self.by_block else self.geometry.group_count
         if self.part is not None:
             boxes = part_boxes(info, self.part)

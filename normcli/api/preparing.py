@@ -20,6 +20,7 @@ from normcli.engine.events import Observer
 from normcli.engine.resources import default_memory, parse_memory
 from normcli.engine.schedulers import Scheduler, ThreadScheduler
 from normcli.errors import InputError, UsageError
+from normcli.kernels.select import choose
 from normcli.planning.memory import MIB
 from normcli.planning.planner import Resources
 
@@ -200,6 +201,11 @@ def make_scheduler(run: RunOptions, observer: Observer) -> Scheduler:
             )
         return cluster
     return ThreadScheduler(run.workers)
+
+
+def kernel_for(nbytes: int, scheduler: Scheduler) -> str:
+    """Return the kernels for an array of so many bytes, where there is memory for them."""
+    return choose(nbytes) if scheduler.compiled else "numpy"
 
 
 def resources(run: RunOptions, scheduler: Scheduler, observer: Observer) -> Resources:

@@ -95,6 +95,7 @@ class ClusterScheduler:
         self._where = str(where)
         self._at_once = at_once
         self._memory: int | None = None
+        self._compiled = True
 
     @property
     def exposed(self) -> str | None:
@@ -125,6 +126,11 @@ class ClusterScheduler:
         """Bytes that the smallest worker process has for its blocks, as `accept` found out."""
         return self._memory
 
+    @property
+    def compiled(self) -> bool:
+        """Whether every worker has the memory for compiled kernels, as `accept` found out."""
+        return self._compiled
+
     def accept(self, inputs: Sequence[str], output: str | None, *parts: Any) -> None:
         """Refuse what cannot travel, and workers that see other files or run other versions.
 
@@ -145,7 +151,7 @@ class ClusterScheduler:
         preflight.compare_inputs(inputs, parts[0].info.nbytes)
         if output is not None:
             preflight.try_output(output)
-        self._memory = preflight.memory
+        self._memory, self._compiled = preflight.memory, preflight.compiled
 
     def execute(
         self, task: Task, job: Any, runs: Iterable[Run], workers: int, consume: Consumer
@@ -313,16 +319,24 @@ class _Flight:
 
     def _require_workers(self) -> None:
         """Give up where there has been no worker for long."""
-        if _threads(self._client, self._where):
+        statuses = _statuses(self._client, self._where)
+        if any(status != "paused" for status in statuses):
             self._workerless = None
             return
         now = time.monotonic()
         self._workerless = self._workerless or now
         seconds = _timeout()
-        if now - self._workerless >= seconds:
-            suspect = self._suspect
-            after = None if suspect is None else self._name(suspect.first)
-            raise _no_workers(self._where, seconds, after)
+        if now - self._workerless < seconds:
+            return
+        if statuses:
+            raise TransientError(
+                f"All {len(statuses)} workers have been paused for {seconds:g} s: their memory is "
+                "full.",
+                "Start workers with a larger --memory-limit, or with fewer threads.",
+            )
+        suspect = self._suspect
+        after = None if suspect is None else self._name(suspect.first)
+        raise _no_workers(self._where, seconds, after)
 
     def _name(self, position: int) -> str:
         block = self._job.walk.block(position)
@@ -340,6 +354,11 @@ def _threads(client: Any, where: str) -> dict[str, int]:
         return dict(client.nthreads())
     except (OSError, TimeoutError, RuntimeError) as error:
         raise _lost(where) from error
+
+
+def _statuses(client: Any, where: str) -> list[str]:
+    _threads(client, where)  # tells where the scheduler is lost
+    return [str(facts["status"]) for facts in client.scheduler_info()["workers"].values()]
 
 
 def _address_in(scheduler_file: str) -> str:

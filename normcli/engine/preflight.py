@@ -11,12 +11,16 @@ from typing import Any
 from normcli.arrays.paths import parse_path
 from normcli.engine.worker import Survey, look, remove_probes, survey, write_probe
 from normcli.errors import InputError, TransientError
+from normcli.planning.memory import MIB
 
 # What has to agree: normcli in full, the others in their first two numbers.
 PACKAGES = ("normcli", "numpy", "zarr", "h5py", "numba")
 
-# dask pauses a worker at 80 % of its memory limit and ends it at 95 %.
+# dask lets a worker begin nothing new above 80 % of its memory limit, and ends it at 95 %.
 SHARE_OF_LIMIT = 0.8
+
+# Compiled kernels take up to 160 MiB of a process; workers of less than this do without.
+LIMIT_FOR_COMPILED = 512 * MIB
 
 # What a network file system may take to show a file that another node wrote.
 _VISIBLE_SECONDS = 5.0
@@ -35,11 +39,18 @@ class Preflight:
     memory : int or None
         Bytes that the worker process with the least has for blocks; known once inputs have been
         compared.
+    compiled : bool
+        Whether every worker has the memory for compiled kernels.
     """
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self.memory: int | None = None
+        self._limits = {
+            address: facts.get("memory_limit") or 0
+            for address, facts in client.scheduler_info()["workers"].items()
+        }
+        self.compiled = not any(0 < n < LIMIT_FOR_COMPILED for n in self._limits.values())
 
     def compare_versions(self) -> None:
         """Refuse a scheduler or workers with other versions than ours.
@@ -82,7 +93,7 @@ class Preflight:
         parsed = [parse_path(name) for name in inputs]
         places = [(str(path.container.absolute()), path.inner) for path in parsed]
         ours = [seen for place in places for seen in look(*place)]
-        surveys: Mapping[str, Survey] = self._ask(survey, places, nbytes)
+        surveys: Mapping[str, Survey] = self._ask(survey, places, nbytes if self.compiled else 0)
         for address, facts in surveys.items():
             who = f"The worker {address} on {facts.host}"
             for mine, theirs in zip(ours, facts.files, strict=False):
@@ -146,11 +157,10 @@ class Preflight:
         return {key: a for key, a in answers.items() if not isinstance(a, BaseException)}
 
     def _room(self, surveys: Mapping[str, Survey]) -> int | None:
-        workers = self._client.scheduler_info()["workers"]
         rooms = []
         for address, facts in surveys.items():
             room = facts.available
-            limit = workers.get(address, {}).get("memory_limit")
+            limit = self._limits.get(address, 0)
             if limit:
                 room = min(room, int(SHARE_OF_LIMIT * limit) - facts.resident)
             rooms.append(max(1, room))

@@ -58,6 +58,11 @@ class Scheduler(Protocol):
         """Bytes that the smallest worker process has for its blocks; None in this process."""
         ...
 
+    @property
+    def compiled(self) -> bool:
+        """Whether there is memory for compiled kernels."""
+        ...
+
     def close(self) -> None:
         """Let go of what was opened."""
         ...
@@ -104,6 +109,11 @@ class ThreadScheduler:
     def memory(self) -> int | None:
         """The budget is that of this process."""
         return None
+
+    @property
+    def compiled(self) -> bool:
+        """This process has it."""
+        return True
 
     def close(self) -> None:
         """Nothing stays open."""

@@ -147,10 +147,9 @@ def test_the_memory_limit_of_workers_is_the_budget(lone: Cluster, data):
     )
     assert ended.code == 0, ended.err
     plan = json.loads(ended.text)["plan"]
-    assert plan["peak_memory"] <= plan["memory_budget"] < 0.8 * 300e6
+    assert plan["peak_memory"] <= plan["memory_budget"] < 0.9 * 300e6
     assert "the smallest worker has" in ended.err
     assert [process.pid for process in lone.worker_processes()] == before
-    assert "pausing" not in lone.log().lower()
     assert "restarting" not in lone.log().lower()
     expected = (values[7, 2] - values[:, 2].mean(dtype="f8")) / values[:, 2].std(dtype="f8")
     written = np.load(output, mmap_mode="r")
