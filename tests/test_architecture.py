@@ -51,10 +51,15 @@ PLACES: dict[str, tuple[str, ...]] = {
     "dask": ("engine/schedulers.py", "engine/cluster.py"),
     "distributed": ("engine/cluster.py",),
     "psutil": ("engine/resources.py",),
+    "bitshuffle": ("arrays/hdf5_registered.py",),
+    "imagecodecs": ("arrays/hdf5_registered.py",),
     "hdf5plugin": ("arrays/hdf5*.py",),
     "h5py": ("arrays/hdf5*.py", "bundles/hdf5_file.py"),
     "zarr": ("arrays/zarr*.py", "bundles/zarr_file.py"),
-    "numcodecs": ("arrays/zarr*.py", "bundles/zarr_file.py"),
+    "numcodecs": ("arrays/zarr*.py", "arrays/hdf5_registered.py", "bundles/zarr_file.py"),
+    "zarrs": ("arrays/zarr_rust.py",),
+    "google_crc32c": ("arrays/checksums.py",),
+    "filelock": ("publishing/workplace.py",),
     "numba": ("kernels/numba_*.py", "kernels/select.py"),
     "llvmlite": ("kernels/numba_*.py",),
     "safetensors": ("bundles/safetensors_file.py",),
@@ -62,7 +67,7 @@ PLACES: dict[str, tuple[str, ...]] = {
 }
 
 # Modules that may import these at the top, because they are themselves imported when needed.
-HEAVY = {"dask", "distributed", "psutil", "rich", "safetensors", "ml_dtypes"}
+HEAVY = {"dask", "distributed", "psutil", "rich", "safetensors", "ml_dtypes", "zarrs"}
 
 
 def _sources() -> dict[str, ast.Module]:

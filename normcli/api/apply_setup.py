@@ -24,6 +24,7 @@ from normcli.api.preparing import (
 )
 from normcli.api.sidecars import check_sidecar, default_sidecar, refuse_shared
 from normcli.arrays.access import ArraySink, ArraySource
+from normcli.arrays.manifest import manifest_path
 from normcli.arrays.opening import make_sink, output_info
 from normcli.arrays.paths import parse_path
 from normcli.domain.affine import Affine
@@ -34,6 +35,7 @@ from normcli.engine.events import Observer
 from normcli.engine.report import damped_groups
 from normcli.errors import DataPolicyError, UsageError
 from normcli.planning.planner import GROUPS_IN_MEMORY
+from normcli.publishing import refuse_unwritable
 
 
 class ApplySetup:
@@ -125,7 +127,11 @@ class ApplySetup:
             else not self.spec.per_dataset and groups > GROUPS_IN_MEMORY
         )
         self.sidecar = self._sidecar_name(groups)
-        self.sink: ArraySink = make_sink(output, {"": self.sink_info}, run.overwrite)
+        self.sink: ArraySink = make_sink(
+            output, {"": self.sink_info}, run.overwrite, hdf5_version=options.hdf5_version
+        )
+        if output != "-":
+            refuse_unwritable(manifest_path(self.sink.name), run.overwrite)
         if self.sidecar is not None:
             refuse_shared(self.sidecar, [input_name], output)
             check_sidecar(self.sidecar, run.overwrite, groups, self.by_block)

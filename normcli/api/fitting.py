@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from math import gcd
+from pathlib import Path
 
+from normcli.api.continuing import RunPlace, digest
 from normcli.api.moving import earlier_statistics, moving_rule, moving_start
 from normcli.api.options import FitOptions, RunOptions
 from normcli.api.parts import make_part, measure_part
@@ -25,7 +27,12 @@ from normcli.api.sidecars import StoredSidecar, check_sidecar, refuse_shared
 from normcli.api.warnings import warn_of
 from normcli.arrays.access import ArraySource
 from normcli.arrays.opening import open_joined, open_source
-from normcli.bundles.statistics_file import write_statistics
+from normcli.bundles.statistics_attributes import statistics_attrs
+from normcli.bundles.statistics_file import (
+    draft_statistics,
+    read_statistics,
+    statistics_document,
+)
 from normcli.domain.geometry import Geometry, bind
 from normcli.domain.layout import Layout
 from normcli.domain.moments import Moments
@@ -43,6 +50,9 @@ from normcli.errors import DataPolicyError, InputError, UsageError
 from normcli.planning.parts import part_boxes
 from normcli.planning.plan import Plan
 from normcli.planning.planner import GROUPS_IN_MEMORY, Resources, plan_fit, plan_part
+from normcli.publishing import Draft, Handover
+
+Drafts = tuple[tuple[Path, Path], ...]
 
 
 @dataclass(frozen=True)
@@ -95,8 +105,14 @@ def fit_arrays(
         raise UsageError("There is no input to fit.")
     if output is not None:
         refuse_shared(output, inputs)
-        check_sidecar(output, run.overwrite)
+        if run.dry_run:
+            check_sidecar(output, run.overwrite)
     with ExitStack() as stack:
+        place = None
+        if output is not None and not run.dry_run:
+            place = stack.enter_context(RunPlace(output, run, observer))
+            run = replace(run, overwrite=run.overwrite or place.handing_over)
+            check_sidecar(output, run.overwrite)
         source = stack.enter_context(closing(open_source(inputs[0])))
         layout = resolve_layout(options, source, observer)
         if len(inputs) > 1:
@@ -110,33 +126,69 @@ def fit_arrays(
         scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
         scheduler.accept(inputs, None, source)
         fit = _Fit(source, layout, output, options, run, observer)
-        plan = fit.plan(
-            resources(run, scheduler, observer), kernel_for(source.info.nbytes, scheduler)
-        )
+        given = resources(run, scheduler, observer)
+        journal = None
+        if place is not None and "-" not in inputs:
+            journal = place.journal(_settings(fit, options, str(output)))
+            found = place.finish_handover()
+            if found is not None:
+                assert journal.plan is not None
+                assert output is not None
+                statistics = None if fit.by_block else read_statistics(output)
+                return FitOutcome(journal.plan, statistics, found)
+        again = place.plan_again(given) if place is not None else None
+        plan = again or fit.plan(given, kernel_for(source.info.nbytes, scheduler))
         observer.planned(plan)
         if run.dry_run:
             return FitOutcome(plan, None, None)
-        statistics, counts = fit.run(Runner(plan, scheduler, observer))
-    report = Report(
-        command="fit",
-        inputs=tuple(inputs),
-        output=None,
-        stats=output,
-        shape=source.info.shape,
-        dtype=str(source.info.dtype),
-        output_dtype=None,
-        passes=len(plan.passes),
-        tally=counts,
-        written_mean=None,
-        written_std=None,
-        written_nonfinite=None,
-        bytes_read=plan.bytes_read,
-        bytes_written=0,
-        seconds=time.perf_counter() - begin,
-        workers=plan.workers,
-        kernel=plan.kernel,
-    )
+        runner = Runner(plan, scheduler, observer, journal)
+        statistics, counts, drafts = fit.run(runner, place, stack)
+        report = Report(
+            command="fit",
+            inputs=tuple(inputs),
+            output=None,
+            stats=output,
+            shape=source.info.shape,
+            dtype=str(source.info.dtype),
+            output_dtype=None,
+            passes=len(plan.passes),
+            tally=counts,
+            written_mean=None,
+            written_std=None,
+            written_nonfinite=None,
+            bytes_read=plan.bytes_read,
+            bytes_written=0,
+            seconds=time.perf_counter() - begin,
+            workers=plan.workers,
+            kernel=plan.kernel,
+        )
+        if place is not None:
+            place.hand_over(Handover(drafts), report)
     return FitOutcome(plan, statistics, report)
+
+
+def _settings(fit: _Fit, options: FitOptions, output: str) -> dict[str, object]:
+    """Return everything that decides the bits of the outcome."""
+    described = describe(fit.source)
+    earlier = None
+    if fit.earlier is not None:
+        earlier = digest(statistics_document(replace(fit.earlier, provenance={})))
+    attrs = statistics_attrs(fit.spec, described)
+    return {
+        "command": "fit",
+        "version": provenance()["version"],
+        "input": list(described.inputs),
+        "normalization": {k: v for k, v in attrs.items() if k not in ("source", "created")},
+        "momentum": [
+            options.momentum,
+            options.batch_size,
+            options.moving_variance,
+            options.moving_start,
+        ],
+        "update": earlier,
+        "part": None if fit.part is None else str(fit.part),
+        "output": output,
+    }
 
 
 class _Fit:
@@ -191,11 +243,16 @@ class _Fit:
         moving_axis = self.layout.batch_axis if self.rule is not None else None
         return plan_fit(info, self.measured, resources, kernel, held, moving_axis)
 
-    def run(self, runner: Runner) -> tuple[Statistics | None, Tally]:
-        """Measure, write the statistics, and return them with their counts."""
+    def run(
+        self, runner: Runner, place: RunPlace | None, stack: ExitStack
+    ) -> tuple[Statistics | None, Tally, Drafts]:
+        """Measure, and return the statistics, their counts, and drafts of what is written."""
         if self.part is not None:
+            if runner.journal is not None:
+                runner.journal.begin(runner.plan, lambda done: None)
             moments = measure_part(runner, self.source, self.geometry, self.spec)
-            return self._finish_part(moments, self.part)
+            statistics, counts = self._finish_part(moments, self.part)
+            return statistics, counts, self._drafts(statistics, place, stack)
         work = runner.plan.passes[0]
         kept = self.measured.kept
         if self.rule is not None:
@@ -208,7 +265,11 @@ class _Fit:
         )
         source = describe(self.source)
         if self.by_block:
-            return None, self._run_by_block(runner, job, source)
+            assert place is not None
+            counts, draft = self._run_by_block(runner, job, source, place)
+            return None, counts, ((draft.path, draft.final.absolute()),)
+        if runner.journal is not None:
+            runner.journal.begin(runner.plan, lambda done: None)
         moving = None
         if self.rule is not None:
             fold = self._fold(walk, self.rule)
@@ -218,12 +279,23 @@ class _Fit:
             held = HeldMoments(self.geometry.statistics_shape)
             runner.measure(work, job, held)
             moments = held.moments
-        return self._finish(moments, moving, source)
+        statistics, counts = self._finish(moments, moving, source)
+        return statistics, counts, self._drafts(statistics, place, stack)
 
-    def _run_by_block(self, runner: Runner, job: MeasureJob, source: SourceDescription) -> Tally:
+    def _drafts(self, statistics: Statistics, place: RunPlace | None, stack: ExitStack) -> Drafts:
+        if self.output is None:
+            return ()
+        folder = None if place is None else place.folder
+        draft = draft_statistics(self.output, statistics, self.overwrite, folder)
+        stack.callback(_discard, draft, place)
+        return ((draft.path, draft.final.absolute()),)
+
+    def _run_by_block(
+        self, runner: Runner, job: MeasureJob, source: SourceDescription, place: RunPlace
+    ) -> tuple[Tally, Draft]:
         assert self.output is not None
         work = runner.plan.passes[0]
-        with StoredSidecar(
+        stored = StoredSidecar(
             self.output,
             self.geometry,
             work,
@@ -231,11 +303,15 @@ class _Fit:
             source.dtype,
             self.source.name,
             self.overwrite,
-        ) as sidecar:
-            runner.measure(work, job, sidecar.moments)
-            sidecar.publish(source, provenance())
-        warn_of(sidecar.moments.tally, self.spec, self.observer)
-        return sidecar.moments.tally
+        )
+        place.closing(stored)
+        stored.begin(runner.journal)
+        if runner.journal is not None:
+            runner.journal.begin(runner.plan, lambda done: stored.sink.sync(done.stored_parts))
+        runner.measure(work, job, stored.moments)
+        stored.seal(source, provenance())
+        warn_of(stored.moments.tally, self.spec, self.observer)
+        return stored.moments.tally, stored.sink.draft
 
     def _fold(self, walk: Walk, rule: MovingRule) -> MovingFold:
         batch = self.layout.batch_axis
@@ -264,17 +340,18 @@ class _Fit:
         statistics = Statistics(self.spec, source, moments, moving=moving, provenance=provenance())
         counts = tally(moments, self.spec, source.dtype)
         warn_of(counts, self.spec, self.observer)
-        if self.output is not None:
-            write_statistics(self.output, statistics, self.overwrite)
         return statistics, counts
 
     def _finish_part(self, moments: Moments, part: Part) -> tuple[Statistics, Tally]:
         # Groups are judged when they are whole: in merge.
         source = replace(describe(self.source), part=part)
         statistics = Statistics(self.spec, source, moments, provenance=provenance())
-        if self.output is not None:
-            write_statistics(self.output, statistics, self.overwrite)
         return statistics, tally(moments, self.spec, source.dtype)
+
+
+def _discard(draft: Draft, place: RunPlace | None) -> None:
+    if place is None or not place.handing_over:
+        draft.discard()
 
 
 def require_same(earlier: Statistics, spec: NormSpec, geometry: Geometry, path: str) -> None:

@@ -28,6 +28,8 @@ class RunOptions:
         The JSON file of a dask.distributed scheduler.
     dry_run : bool
         Only plan.
+    restart : bool
+        Begin afresh, also where an interrupted run could be continued.
     """
 
     overwrite: bool = False
@@ -36,6 +38,7 @@ class RunOptions:
     scheduler: str | None = None
     scheduler_file: str | None = None
     dry_run: bool = False
+    restart: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +145,8 @@ class ApplyOptions(NormOptions):
         Undo: from normalized values back to the data.
     dtype : str, optional
         Element type of the output.
+    hdf5_version : {"1.8", "1.10"}, optional
+        The oldest HDF5 that shall read an HDF5 output; 1.10 where it is None.
     stats_out : str, Path or bool
         Path of the sidecar; True takes ``OUTPUT.stats.json`` (or ``.zarr`` where it outgrows
         JSON), False writes none.
@@ -157,4 +162,5 @@ class ApplyOptions(NormOptions):
     bias: str | Path | None = None
     inverse: bool = False
     dtype: str | None = None
+    hdf5_version: str | None = None
     stats_out: str | Path | bool = True

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +20,10 @@ from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription
 from normcli.engine.collectors import StoredMoments
+from normcli.engine.journal import Journal
 from normcli.errors import InputError, UsageError
 from normcli.planning.plan import Pass
-from normcli.publishing import Draft
+from normcli.publishing import refuse_unwritable
 
 SUFFIXES = (".json", ".npz", ".h5", ".hdf5", ".zarr", ".safetensors")
 BY_BLOCK = (".zarr", ".h5", ".hdf5", ".npz")
@@ -66,7 +66,7 @@ def check_sidecar(path: str, overwrite: bool, groups: int = 0, by_block: bool = 
             f"{JSON_VALUES} that {suffix} is good for.",
             "Write .zarr, .h5 or .npz.",
         )
-    Draft.beside(path, overwrite)
+    refuse_unwritable(Path(path), overwrite)
     if overwrite and suffix in BY_BLOCK and Path(path).exists():
         _refuse_foreign(path)
 
@@ -118,7 +118,7 @@ def default_sidecar(output: str, groups: int) -> str:
 
 
 class StoredSidecar:
-    """A sidecar that is written by block; leaving the context unpublished removes it.
+    """A sidecar that is written by block.
 
     Parameters
     ----------
@@ -173,15 +173,19 @@ class StoredSidecar:
             arrays[name] = ArrayInfo(values.shape, values.dtype, values.shape or None)
         self.sink = make_sink(path, arrays, overwrite)
         self.moments = StoredMoments(self.sink, spec, dtype, where)
-        self.published = False
         self._spec = spec
 
-    def __enter__(self) -> Self:
+    def begin(self, journal: Journal | None) -> None:
+        """Lay out the container, or take up what an interrupted run stored in it."""
+        parts = [] if journal is None else journal.stored_parts()
+        if parts and self.sink.resume(parts):
+            return
+        if parts and journal is not None:
+            journal.forget()
         self.sink.create()
-        return self
 
-    def publish(self, source: SourceDescription, provenance: Mapping[str, Any]) -> None:
-        """Add what identifies the statistics, and give them their final name."""
+    def seal(self, source: SourceDescription, provenance: Mapping[str, Any]) -> None:
+        """Add what identifies the statistics, and complete them; only the name is missing then."""
         for name, values in self._affine.items():
             self.sink.write(name, Block(0, (0,) * values.ndim, values.shape), values)
         attrs = statistics_attrs(
@@ -192,14 +196,8 @@ class StoredSidecar:
             has_bias="bias" in self._affine,
         )
         self.sink.annotate(attrs)
-        self.sink.publish()
-        self.published = True
+        self.sink.seal()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self.published:
-            self.sink.discard()
+    def close(self) -> None:
+        """Let go of the container, which stays for an interrupted run to be continued."""
+        self.sink.close()

@@ -14,10 +14,12 @@ import numpy as np
 
 from normcli.arrays.access import ArrayEntry
 from normcli.arrays.attributes import plain_attrs
+from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import file_identity, first_bytes, require_file, wrong_content
 from normcli.arrays.handles import PerProcess
-from normcli.arrays.hdf5_chunks import BlockReader, direct_reader
+from normcli.arrays.hdf5_chunks import BlockReader, decodable, direct_reader
 from normcli.arrays.hdf5_guard import safe_dataset
+from normcli.arrays.hdf5_places import element_spans
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
@@ -71,15 +73,15 @@ class Hdf5Source:
         opener = partial(_open_reader, self._path, inner, self.info, self.name)
         self._handle = PerProcess(opener, _close)
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`."""
         native = self.info.dtype.newbyteorder("=")
         if not block.size:
             return np.empty(block.shape, native)
         handle = self._handle.get()
         if handle.direct is not None:
-            return handle.direct.read(block)
-        values = np.empty(block.shape, native)
+            return handle.direct.read(block, buffer)
+        values = block_array(block.shape, native, buffer)
         try:
             handle.dataset.read_direct(values, source_sel=block.slices or ())
         except (OSError, RuntimeError, ValueError, TypeError) as error:
@@ -118,6 +120,29 @@ def list_datasets(path: Path) -> list[ArrayEntry]:
     return entries
 
 
+def chunk_spans(path: Path) -> dict[str, tuple[int, int]]:
+    """Return offset and bytes of every stored chunk of a file, by its key.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    spans = {}
+    file = _open_file(path)
+    try:
+        for entry in list_datasets(path):
+            dataset = safe_dataset(file, entry.path, str(path))
+            if dataset.chunks is not None:
+                for key, offset, nbytes in element_spans(dataset):
+                    spans[key] = (offset, nbytes)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise _unreadable(str(path), error) from error
+    finally:
+        file.close()
+    return spans
+
+
 def has_mark(path: Path) -> bool:
     """Whether normcli wrote the file as a container of several arrays."""
     file = _open_file(path)
@@ -153,7 +178,12 @@ def _open_reader(path: Path, inner: str, info: ArrayInfo, name: str) -> _Opened:
     cache_bytes = _cache_bytes(info)
     file, dataset = _open_dataset(path, inner, cache_bytes)
     try:
-        return _Opened(file, dataset, direct_reader(file, dataset, info, name, cache_bytes))
+        if not decodable(dataset):
+            _require_filters(dataset, name)  # which this process may not have registered yet
+        direct = direct_reader(file, dataset, info, name, cache_bytes)
+        if direct is None:
+            _require_filters(dataset, name)
+        return _Opened(file, dataset, direct)
     except BaseException as error:
         file.close()
         if not isinstance(error, (OSError, RuntimeError, ValueError, TypeError, KeyError)):
@@ -179,7 +209,8 @@ def _require_readable(dataset: h5py.Dataset, name: str) -> ArrayInfo:
     if h5py.check_string_dtype(dtype) is not None:
         raise InputError(f"{name} holds strings, not real numbers.")
     require_real(dtype, name)
-    _require_filters(dataset, name)
+    if not decodable(dataset):
+        _require_filters(dataset, name)
     return _describe(dataset)
 
 
@@ -195,7 +226,7 @@ def _require_filters(dataset: h5py.Dataset, name: str) -> None:
             raise InputError(
                 f"{name} is compressed by the HDF5 filter {code} "
                 f"({label.decode(errors='replace') or 'without a name'}), which is not installed.",
-                "pip install hdf5plugin, or rewrite the file: h5repack -f GZIP=4 IN OUT",
+                "pip install 'normcli[hdf5]', or rewrite the file: h5repack -f GZIP=4 IN OUT",
             )
 
 

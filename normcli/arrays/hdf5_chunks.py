@@ -17,9 +17,11 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
+from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import read_error
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.hdf5_filters import BadChunkError, Pipeline
+from normcli.arrays.hdf5_probes import base_of_chunks, base_of_run, edges_are_unfiltered
 from normcli.arrays.npy import RawSource
 from normcli.arrays.npy_format import NpyHeader
 from normcli.arrays.runs import byte_view
@@ -30,12 +32,13 @@ from normcli.errors import InputError
 # 40 MB of index; the chunks of a larger grid are left to h5py.
 _MOST_CHUNKS = 1 << 21
 _NOWHERE = -1
+_NO_FILTER = 0xFFFFFFFF
 
 
 class BlockReader(Protocol):
     """What reads blocks of one open dataset."""
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`, in native byte order."""
         ...
 
@@ -62,23 +65,32 @@ def direct_reader(
     """
     plist = dataset.id.get_create_plist()
     plain = h5py.h5t.py_create(info.dtype) == dataset.id.get_type()
-    if not plain or dataset.shape != info.shape or file.userblock_size or file.driver != "sec2":
+    if not plain or dataset.shape != info.shape or file.driver != "sec2":
         return None
     layout = plist.get_layout()
     if layout == h5py.h5d.CONTIGUOUS and not plist.get_external_count():
         offset = dataset.id.get_offset()
         if offset is None or dataset.id.get_storage_size() != info.nbytes:
             return None
-        return _Contiguous(name, file, info, offset)
+        base = base_of_run(file, dataset, info.dtype, offset)
+        return None if base is None else _Contiguous(name, file, info, base + offset)
     if layout != h5py.h5d.CHUNKED or dataset.chunks != info.chunks:
         return None
-    pipeline = Pipeline.of(plist, info.dtype, prod(dataset.chunks) * info.dtype.itemsize)
+    pipeline = Pipeline.of(plist, info.dtype, prod(dataset.chunks) * info.dtype.itemsize, True)
     if pipeline is None or plist.fill_value_defined() == h5py.h5d.FILL_VALUE_UNDEFINED:
         return None
-    index = _ChunkIndex.of(dataset, pipeline)
+    index = _ChunkIndex.of(file, dataset, pipeline, info.dtype)
     if index is None:
         return None
     return _Chunked(name, file, info, pipeline, index, dataset.fillvalue, cache_bytes)
+
+
+def decodable(dataset: h5py.Dataset) -> bool:
+    """Whether the filters of a dataset are known without HDF5."""
+    plist = dataset.id.get_create_plist()
+    itemsize = dataset.dtype.itemsize
+    chunk_bytes = prod(dataset.chunks or (1,)) * itemsize
+    return Pipeline.of(plist, dataset.dtype, chunk_bytes, True) is not None
 
 
 class _Contiguous(RawSource):
@@ -100,7 +112,9 @@ class _ChunkIndex:
         self.masks = np.zeros(count, np.uint32)
 
     @classmethod
-    def of(cls, dataset: h5py.Dataset, pipeline: Pipeline) -> _ChunkIndex | None:
+    def of(
+        cls, file: h5py.File, dataset: h5py.Dataset, pipeline: Pipeline, dtype: np.dtype
+    ) -> _ChunkIndex | None:
         """Return the index of a dataset; None where it cannot be relied on."""
         counts = Grid(dataset.shape, dataset.chunks).counts
         if prod(counts) > _MOST_CHUNKS or not hasattr(dataset.id, "chunk_iter"):
@@ -124,12 +138,22 @@ class _ChunkIndex:
         index.offsets[at] = np.array([c.byte_offset for c in stored], np.uint64).view(np.int64)
         index.sizes[at] = np.array([c.size for c in stored], np.uint64).view(np.int64)
         index.masks[at] = [chunk.filter_mask for chunk in stored]
+        base = base_of_chunks(file, dataset, starts, index.offsets[at])
+        if base is None:
+            return None
+        index.offsets[at] += base
         # A dataset may leave the chunks across its edges unfiltered, and tells by a flag that
         # h5py does not show: a chunk of exactly the size of raw elements may be one of those.
         across = (starts + dataset.chunks > dataset.shape).any(axis=1)
         raw = (index.sizes[at] == pipeline.chunk_bytes) & (index.masks[at] == 0)
-        if pipeline.codes and (across & raw).any():
-            return None
+        doubtful = across & raw
+        if pipeline.codes and doubtful.any():
+            places = starts[doubtful], index.offsets[at][doubtful]
+            unfiltered = edges_are_unfiltered(file, dataset, pipeline, dtype, *places)
+            if unfiltered is None or (unfiltered and not raw[across].all()):
+                return None
+            if unfiltered:
+                index.masks[at[across]] = _NO_FILTER
         return index
 
 
@@ -158,10 +182,10 @@ class _Chunked:
         self._lock = threading.Lock()
         self._descriptor = os.dup(file.id.get_vfd_handle())
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`, in native byte order."""
         stored = self._info.dtype
-        values = np.empty(block.shape, stored)
+        values = block_array(block.shape, stored, buffer)
         spans = [
             range(a // c, -(-b // c))
             for a, b, c in zip(block.start, block.stop, self._chunks, strict=True)

@@ -1,35 +1,51 @@
-"""HDF5 files in the making, written by one process."""
+"""HDF5 files in the making, written from any process of this file system.
+
+HDF5 lays the file out and ends it; nothing of HDF5 is open in between, because a file whose writer
+died cannot be continued. Elements whose place is known before (contiguous ones, and chunks of one
+stored size) are written there by `pwrite`; other chunks wait in spools until all are there.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
-import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import h5py
 import numpy as np
 
+from normcli.arrays.access import StoredPart
+from normcli.arrays.drafts import DraftedSink
+from normcli.arrays.file_gaps import between
+from normcli.arrays.handles import PerProcess
 from normcli.arrays.hdf5 import ROOT_ATTR
+from normcli.arrays.hdf5_assembly import assemble
+from normcli.arrays.hdf5_direct import DirectWriters
+from normcli.arrays.hdf5_disk import DiskFile
 from normcli.arrays.hdf5_encode import ChunkEncoder
+from normcli.arrays.hdf5_layout import VERSIONS, encoder_of, is_chunked, lay_out
+from normcli.arrays.hdf5_places import chunk_key, element_spans
+from normcli.arrays.hdf5_spool import Spool, records, spools
+from normcli.arrays.part_keys import block_key
+from normcli.arrays.runs import byte_view
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import is_bfloat16
-from normcli.domain.grid import Block
-from normcli.errors import NormcliError, OutputError, UsageError
-from normcli.publishing import Draft, output_error
+from normcli.domain.grid import Block, Grid
+from normcli.errors import UsageError
+from normcli.publishing import sync_files
 
-# Readable by every HDF5 since 2016, with checksums in its metadata, and a file whose writer died is
-# refused instead of read as zeros.
-_VERSION = ("v110", "v110")
+_DEFAULT_VERSION = "1.10"
+_NOBODY = -1
 _FAILURES = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 
 
-class Hdf5Sink:
+class Hdf5Sink(DraftedSink):
     """One or several datasets of one HDF5 file.
+
+    Chunks have a fletcher32, so that every reader notices damage.
 
     Parameters
     ----------
@@ -41,7 +57,11 @@ class Hdf5Sink:
         Path of each inside the file.
     overwrite : bool
         Whether an earlier file may be replaced.
+    version : {"1.8", "1.10"}, optional
+        The oldest HDF5 that shall read it; 1.10 where it is None.
     """
+
+    container = "hdf5"
 
     def __init__(
         self,
@@ -49,128 +69,154 @@ class Hdf5Sink:
         arrays: Mapping[str, ArrayInfo],
         paths: Mapping[str, str],
         overwrite: bool = False,
+        version: str | None = None,
     ) -> None:
-        self.name = str(path)
-        self.arrays: Mapping[str, ArrayInfo] = dict(arrays)
-        self._paths = dict(paths)
+        super().__init__(path, arrays, overwrite, paths)
+        if version is not None and version not in VERSIONS:
+            raise UsageError(
+                f"There is no HDF5 version {version}.", f"Choose {', '.join(VERSIONS)}."
+            )
+        self._version = version or _DEFAULT_VERSION
         for info in self.arrays.values():
             if is_bfloat16(info.dtype):
                 raise UsageError(
                     f"{path} would hold bfloat16, which HDF5 readers do not know.",
                     "Add --dtype float32.",
                 )
-        self._draft = Draft.beside(path, overwrite)
-        self._lock = threading.Lock()
-        self._file: h5py.File | None = None
-        self._encoders: dict[str, ChunkEncoder] = {}
+        self._encoders: dict[str, ChunkEncoder] = {
+            inner: encoder_of(inner, info)
+            for inner, info in self.inside.items()
+            if is_chunked(info)
+        }
+        self._spooled = any(e.stored_bytes is None for e in self._encoders.values())
+        self._spool = Spool(self._draft.path)
+        self._writers = self._direct_writers(os.getpid())
+        self._attrs: dict[str, Any] = {}
 
     def create(self) -> None:
-        """Lay out the datasets."""
+        """Lay out the datasets, or begin with empty spools."""
+        self._draft.make_room()
+        self._sweep()
+        if self._spooled:
+            return
         try:
-            self._file = h5py.File(self._draft.path, "x", libver=_VERSION)
-            for key, info in self.arrays.items():
-                dataset = _create_dataset(self._file, self._paths[key], info)
-                encoder = ChunkEncoder.of(dataset)
-                if encoder is not None:
-                    self._encoders[key] = encoder
+            lay_out(self._draft.path, self._version, self.inside, self._encoders)
         except _FAILURES as error:
             raise self._failed(error) from error
 
-    def write(self, array: str, block: Block, values: np.ndarray) -> None:
-        """Write the elements of `block` of one array.
-
-        Whole chunks are filtered in the calling thread, and only their bytes wait for the lock.
-        """
-        encoder = self._encoders.get(array)
+    def resume(self, parts: Iterable[StoredPart]) -> bool:
+        """Take up the draft, where it has these datasets, or the spools, which hold the parts."""
         try:
-            if not values.size:
-                return
-            if encoder is None or not encoder.takes(block, values):
-                with self._lock:
-                    self._opened()[self._paths[array]][block.slices] = values
-                return
-            for place, data, mask in encoder.encode(block, values):
-                with self._lock:
-                    dataset = self._opened()[self._paths[array]]
-                    dataset.id.write_direct_chunk(place, data, mask)
+            if self._spooled:
+                wanted = set(parts)
+                for record in records(self._draft.path):
+                    wanted.discard(record.part)
+                return not wanted and self._draft.path.parent.is_dir()
+            if self._unsafe_mark().exists():
+                return False
+            writers = self._writers.get()
+            return all(writers.holds(part) for part in parts)
+        except _FAILURES:
+            return False
+
+    def write(self, array: str, block: Block, values: np.ndarray) -> tuple[StoredPart, ...]:
+        """Write the elements of `block` of one array; chunks are filtered in this thread."""
+        if not values.size:
+            return ()
+        inner = self._paths[array]
+        encoder = self._encoders.get(inner)
+        try:
+            if self._spooled:
+                return self._to_spool(inner, encoder, block, values)
+            return self._writers.get().write(inner, block, values)
         except _FAILURES as error:
+            raise self._failed(error) from error
+
+    def sync(self, parts: Iterable[StoredPart]) -> None:
+        """Make the draft or the spools durable."""
+        try:
+            path = self._draft.path
+            sync_files([*spools(path), path.parent] if self._spooled else [path])
+        except OSError as error:
             raise self._failed(error) from error
 
     def annotate(self, attrs: Mapping[str, Any]) -> None:
         """Set attributes, kept as JSON text in the root attribute ``normcli``."""
-        with self._lock:
-            try:
-                root = self._opened().attrs
-                known = json.loads(root[ROOT_ATTR]) if ROOT_ATTR in root else {}
-                root[ROOT_ATTR] = json.dumps({**known, **attrs}, ensure_ascii=False)
-            except _FAILURES as error:
-                raise self._failed(error) from error
+        self._attrs.update(attrs)
 
-    def publish(self) -> None:
-        """Close the file, open it again to see that it is whole, and give it its final name."""
-        with self._lock:
-            try:
-                self._opened().close()
-                self._file = None
-                # A full disk may show itself only in what HDF5 wrote.
-                with h5py.File(self._draft.path, "r") as file:
-                    for key, info in self.arrays.items():
-                        if file[self._paths[key]].shape != info.shape:
-                            raise OutputError(f"{self.name} is not what was written.")
-            except _FAILURES as error:
-                raise self._failed(error) from error
-        self._draft.publish()
+    def seal(self) -> tuple[StoredPart, ...]:
+        """End the file, open it again to see that it is whole, and return its metadata."""
+        self.close()
+        attributes = {ROOT_ATTR: json.dumps(self._attrs, ensure_ascii=False)} if self._attrs else {}
+        path = self._draft.path
+        try:
+            if self._spooled:
+                assemble(path, self._version, self.inside, self._encoders, attributes)
+            elif attributes:
+                self._annotate_in_place(attributes)
+            parts = between(path, self._checked_spans())
+        except _FAILURES as error:
+            raise self._failed(error) from error
+        self._draft.sync()
+        return parts
 
-    def discard(self) -> None:
-        """Close and remove the draft."""
-        with self._lock:
-            if self._file is not None:
-                with contextlib.suppress(*_FAILURES):
-                    self._file.close()
-                self._file = None
-        self._draft.discard()
+    def close(self) -> None:
+        """Close the handles of this process."""
+        self._writers.close()
+        self._spool.close()
 
-    def __reduce__(self) -> NoReturn:
-        raise UsageError(
-            f"{self.name}: HDF5 can be written by one process only.",
-            "Write .zarr on a cluster, or leave out --scheduler.",
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._writers = self._direct_writers(_NOBODY)
+
+    def _direct_writers(self, owner: int) -> PerProcess[DirectWriters]:
+        opener = partial(
+            DirectWriters, self._draft.path, self.name, self.inside, self._encoders, owner
+        )
+        return PerProcess(opener, DirectWriters.close)
+
+    def _sweep(self) -> None:
+        for spool in spools(self._draft.path):
+            spool.unlink(missing_ok=True)
+        self._unsafe_mark().unlink(missing_ok=True)
+
+    def _to_spool(
+        self, inner: str, encoder: ChunkEncoder | None, block: Block, values: np.ndarray
+    ) -> tuple[StoredPart, ...]:
+        if encoder is None:
+            data = byte_view(np.ascontiguousarray(values, self.inside[inner].dtype))
+            return (self._spool.append(block_key(inner, block.start, block.stop), (data,), 0),)
+        return tuple(
+            self._spool.append(chunk_key(inner, start, encoder.chunks), pieces, mask)
+            for start, pieces, mask in encoder.encode(block, values)
         )
 
-    def _opened(self) -> h5py.File:
-        if self._file is None:
-            raise RuntimeError(f"{self.name} is not open: create it first")
-        return self._file
+    def _annotate_in_place(self, attributes: Mapping[str, str]) -> None:
+        with h5py.File(self._draft.path, "r", locking=False) as file:
+            if all(file.attrs.get(name) == value for name, value in attributes.items()):
+                return  # sealed before, and interrupted then
+        # While HDF5 has it open, the file is not one that could be continued.
+        self._unsafe_mark().touch()
+        with (
+            DiskFile(self._draft.path, create=False) as disk,
+            h5py.File(disk, "r+", libver=VERSIONS[self._version]) as file,
+        ):
+            file.attrs.update(attributes)
+        self._unsafe_mark().unlink()
 
-    def _failed(self, error: Exception) -> NormcliError:
-        # h5py tells the system's error inside of its message only.
-        code = re.search(r"errno = (\d+)", str(error))
-        if code:
-            number = int(code.group(1))
-            return output_error(self.name, OSError(number, os.strerror(number)))
-        if isinstance(error, OSError):
-            return output_error(self.name, error)
-        return OutputError(f"{self.name} could not be written: {error}.")
+    def _unsafe_mark(self) -> Path:
+        return self._draft.path.with_name(self._draft.path.name + ".open")
 
-
-def _create_dataset(file: h5py.File, path: str, info: ArrayInfo) -> h5py.Dataset:
-    options: dict[str, Any] = {}
-    if info.chunks and info.ndim and all(info.shape):
-        options = {name: value for name, value in info.codecs.items() if value is not None}
-        # HDF5 refuses chunks larger than the extent of a fixed axis.
-        options["chunks"] = tuple(map(min, info.chunks, info.shape))
-    dataset = file.create_dataset(path, info.shape, info.dtype, **options)
-    for dim, label in zip(dataset.dims, info.dims or (), strict=False):
-        if label:
-            dim.label = label
-    for name, value in info.attrs.items():
-        _set_attr(dataset, name, value)
-    return dataset
-
-
-def _set_attr(dataset: h5py.Dataset, name: str, value: Any) -> None:
-    if value is None:
-        return
-    try:
-        dataset.attrs[name] = value
-    except (TypeError, ValueError):  # nested or mixed values, which HDF5 has no type for
-        dataset.attrs[name] = json.dumps(value)
+    def _checked_spans(self) -> list[tuple[int, int]]:
+        """Return where the elements are, in a file that HDF5 can read again."""
+        spans: list[tuple[int, int]] = []
+        with h5py.File(self._draft.path, "r", locking=False) as file:
+            for inner, info in self.inside.items():
+                dataset = file[inner]
+                before = len(spans)
+                spans += [(offset, nbytes) for _, offset, nbytes in element_spans(dataset)]
+                wanted = len(Grid(info.shape, dataset.chunks)) if dataset.chunks else 1
+                stored = len(spans) - before
+                if dataset.shape != info.shape or stored != min(wanted, info.size):
+                    raise self._torn(f"{inner} has {stored} of {wanted} parts")
+        return spans

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from normcli.arrays.access import ArraySource
+from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block
 from normcli.errors import InputError, UsageError
@@ -45,15 +46,16 @@ class JoinedSource:
         self.info = _joined_info([source.info for source in self._sources], axis)
         self.name = first.name if len(sources) == 1 else f"{first.name} and {len(sources) - 1} more"
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`, from as many sources as it spans."""
         axis = self._axis
         start, stop = block.start[axis], block.stop[axis]
         # Where empty sources share a start, the last of them is the one that goes on.
         number = min(bisect_right(self._starts, start) - 1, len(self._sources) - 1)
         if stop <= self._starts[number + 1]:
-            return self._sources[number].read(self._part(block, number))
-        values = np.empty(block.shape, self.info.dtype.newbyteorder("="), self._order())
+            return self._sources[number].read(self._part(block, number), buffer)
+        native = self.info.dtype.newbyteorder("=")
+        values = block_array(block.shape, native, buffer, self._order())
         while number < len(self._sources) and self._starts[number] < stop:
             part = self._part(block, number)
             if part.size:
@@ -121,4 +123,5 @@ def _joined_info(infos: Sequence[ArrayInfo], axis: int) -> ArrayInfo:
         chunks=alike("chunks"),
         shards=alike("shards"),
         fortran_order=all(info.fortran_order for info in infos),
+        joined=len(infos) > 1,
     )

@@ -1,20 +1,18 @@
-"""NPZ containers: stored members read by block in place, members written by block and packed."""
+"""NPZ containers: stored members read by block in place, compressed ones as a whole."""
 
 from __future__ import annotations
 
-import io
-import json
-import shutil
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from normcli.arrays.access import ArrayEntry
+from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import (
     file_identity,
     first_bytes,
@@ -22,16 +20,13 @@ from normcli.arrays.files import (
     require_file,
     wrong_content,
 )
-from normcli.arrays.npy import RawSource, RawWriter
-from normcli.arrays.npy_format import NpyHeader, read_header, write_header
-from normcli.domain.array_info import ArrayInfo
+from normcli.arrays.npy import RawSource
+from normcli.arrays.npy_format import NpyHeader, read_header
 from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
 from normcli.errors import InputError
-from normcli.publishing import Draft, output_error
 
 ATTRS_MEMBER = "normcli"
-_PIECE = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
@@ -53,7 +48,7 @@ class NpzSource(RawSource):
         member = _member(path, inner)
         header = _header(path, member)
         _check_size(name, header, member)
-        super().__init__(name, path, header, _data_offset(path, member), inner)
+        super().__init__(name, path, header, data_offset(path, member), inner)
 
 
 class PackedNpzSource:
@@ -78,12 +73,13 @@ class PackedNpzSource:
         self.info = header.info
         self._values = self._inflate(member, header)
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`."""
         place: Any = (*block.slices, ...)
         order: Any = "F" if self.info.fortran_order else "C"
-        native = self.info.dtype.newbyteorder("=")
-        return self._values[place].astype(native, order=order, copy=True)
+        values = block_array(block.shape, self.info.dtype.newbyteorder("="), buffer, order)
+        values[...] = self._values[place]
+        return values
 
     def identity(self) -> tuple[Mapping[str, Any], ...]:
         """Return path, size, mtime and fingerprint of the file."""
@@ -132,98 +128,6 @@ def list_members(path: Path) -> list[ArrayEntry]:
 def has_mark(path: Path) -> bool:
     """Whether normcli wrote the file as a container of several arrays."""
     return any(member.filename == f"{ATTRS_MEMBER}.npy" for member in _members(path))
-
-
-class NpzSink:
-    """Several arrays in one NPZ file: written as NPY files, packed when published.
-
-    Parameters
-    ----------
-    path : Path or str
-        Final name.
-    arrays : mapping of str to ArrayInfo
-        The arrays, by the names that `write` is given.
-    paths : mapping of str to str
-        Name of each inside the container.
-    overwrite : bool
-        Whether an earlier file may be replaced.
-    """
-
-    def __init__(
-        self,
-        path: Path | str,
-        arrays: Mapping[str, ArrayInfo],
-        paths: Mapping[str, str],
-        overwrite: bool = False,
-    ) -> None:
-        self.name = str(path)
-        self.arrays: Mapping[str, ArrayInfo] = dict(arrays)
-        self._paths = dict(paths)
-        self._attrs: dict[str, Any] = {}
-        self._draft = Draft.beside(path, overwrite)
-        self._folder = self._draft.path.with_name(self._draft.path.name + ".members")
-        self._writers = {
-            key: RawWriter(
-                self._folder / f"{number}.npy",
-                self.name,
-                info,
-                write_header(info, self.name),
-            )
-            for number, (key, info) in enumerate(self.arrays.items())
-        }
-
-    def create(self) -> None:
-        """Lay out a file for each member."""
-        try:
-            self._folder.mkdir()
-        except OSError as error:
-            raise output_error(self.name, error) from error
-        for writer in self._writers.values():
-            writer.create()
-
-    def write(self, array: str, block: Block, values: np.ndarray) -> None:
-        """Write the elements of `block` of one array."""
-        self._writers[array].write(block, values)
-
-    def annotate(self, attrs: Mapping[str, Any]) -> None:
-        """Set attributes, kept as JSON text in the member ``normcli.npy``."""
-        self._attrs.update(attrs)
-
-    def publish(self) -> None:
-        """Pack the members and give the file its final name."""
-        for writer in self._writers.values():
-            writer.close()
-        try:
-            with zipfile.ZipFile(self._draft.path, "x", zipfile.ZIP_STORED, True) as archive:
-                for number, key in enumerate(self.arrays):
-                    with open(self._folder / f"{number}.npy", "rb") as file:
-                        _pack(archive, self._paths[key], file)
-                if self._attrs:
-                    _pack(archive, ATTRS_MEMBER, io.BytesIO(_attrs_member(self._attrs)))
-            shutil.rmtree(self._folder)
-        except OSError as error:
-            raise output_error(self.name, error) from error
-        self._draft.publish()
-
-    def discard(self) -> None:
-        """Remove the members and the draft."""
-        for writer in self._writers.values():
-            writer.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._draft.discard()
-
-
-def _pack(archive: zipfile.ZipFile, name: str, file: BinaryIO) -> None:
-    # ZipInfo's own date, 1980, makes equal arrays equal files.
-    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-        shutil.copyfileobj(file, member, _PIECE)
-
-
-def _attrs_member(attrs: Mapping[str, Any]) -> bytes:
-    text = json.dumps(attrs, ensure_ascii=False).encode()
-    buffer = io.BytesIO()
-    np.save(buffer, np.frombuffer(text, np.uint8), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _members(path: Path) -> list[zipfile.ZipInfo]:
@@ -276,7 +180,7 @@ def _check_size(name: str, header: NpyHeader, member: zipfile.ZipInfo) -> None:
         )
 
 
-def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
+def data_offset(path: Path, member: zipfile.ZipInfo) -> int:
     """Return where the bytes of a stored member begin in its file."""
     with open(path, "rb") as file:
         file.seek(member.header_offset)

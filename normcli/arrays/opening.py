@@ -84,7 +84,13 @@ def open_joined(texts: Sequence[str], axis: int = 0) -> ArraySource:
     return sources[0] if len(sources) == 1 else JoinedSource(sources, axis)
 
 
-def make_sink(text: str, arrays: Mapping[str, ArrayInfo], overwrite: bool = False) -> ArraySink:
+def make_sink(
+    text: str,
+    arrays: Mapping[str, ArrayInfo],
+    overwrite: bool = False,
+    *,
+    hdf5_version: str | None = None,
+) -> ArraySink:
     """Return a sink for one array, or for several in one container.
 
     Parameters
@@ -96,6 +102,8 @@ def make_sink(text: str, arrays: Mapping[str, ArrayInfo], overwrite: bool = Fals
         or the root of a Zarr store, or ``data`` in HDF5 and NPZ. Other names lie below it.
     overwrite : bool
         Whether an earlier output may be replaced; never a container that holds other arrays.
+    hdf5_version : {"1.8", "1.10"}, optional
+        The oldest HDF5 that shall read an HDF5 output; 1.10 where it is None.
 
     Raises
     ------
@@ -105,6 +113,8 @@ def make_sink(text: str, arrays: Mapping[str, ArrayInfo], overwrite: bool = Fals
         When its folder is missing or cannot be written to.
     """
     path = parse_path(text, "output")
+    if hdf5_version is not None and path.format != "hdf5":
+        raise UsageError(f"{text} is no HDF5 file, so --hdf5-version has no meaning.")
     if path.format in ("npy", "stream"):
         return _single_sink(path, arrays, overwrite)
     paths = {key: _inner_path(path, key) for key in arrays}
@@ -112,12 +122,12 @@ def make_sink(text: str, arrays: Mapping[str, ArrayInfo], overwrite: bool = Fals
     if path.format == "hdf5":
         from normcli.arrays.hdf5_sink import Hdf5Sink
 
-        return Hdf5Sink(path.container, arrays, paths, overwrite)
+        return Hdf5Sink(path.container, arrays, paths, overwrite, hdf5_version)
     if path.format == "zarr":
         from normcli.arrays.zarr_sink import ZarrSink
 
         return ZarrSink(path.container, arrays, paths, overwrite)
-    from normcli.arrays.npz import NpzSink
+    from normcli.arrays.npz_sink import NpzSink
 
     return NpzSink(path.container, arrays, paths, overwrite)
 
@@ -223,7 +233,7 @@ def _single_sink(path: ArrayPath, arrays: Mapping[str, ArrayInfo], overwrite: bo
         from normcli.arrays.stream import NpyStreamSink
 
         return NpyStreamSink(sys.stdout.buffer, arrays)
-    from normcli.arrays.npy import NpySink
+    from normcli.arrays.npy_sink import NpySink
 
     return NpySink(path.container, arrays, overwrite)
 

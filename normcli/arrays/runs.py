@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from normcli.domain.grid import Block
+
 # What one more system call costs, in bytes that could have been copied in the same time.
 _CALL_COST = 16 * 1024
 _PIECE = 4 * 1024 * 1024
@@ -75,6 +77,15 @@ class Region:
         row = prod(self.shape[axis + 1 :]) * itemsize
         span = row * (self.extents[axis] if self.shape else 1)
         return reads * (_CALL_COST + span)
+
+
+def stored_region(shape: tuple[int, ...], block: Block, fortran_order: bool) -> Region:
+    """Return where a block lies in storage.
+
+    A Fortran-ordered array is the C-ordered array of its transpose.
+    """
+    step = -1 if fortran_order else 1
+    return Region(shape[::step], block.start[::step], block.stop[::step])
 
 
 def byte_view(values: np.ndarray) -> memoryview:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 
+from normcli.arrays.access import StoredPart
+from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.npy_format import read_header, write_header
 from normcli.arrays.runs import byte_view
 from normcli.domain.array_info import ArrayInfo
@@ -62,7 +64,7 @@ class NpyStreamSource:
         self._order = _Ordered(header.shape, name)
         self._done = 0
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`, which starts where the last one ended.
 
         Raises
@@ -71,7 +73,7 @@ class NpyStreamSource:
             When blocks are asked for out of order.
         """
         self._order.advance(block)
-        values = np.empty(block.shape, self.info.dtype)
+        values = block_array(block.shape, self.info.dtype, buffer)
         view = byte_view(values)
         done = 0
         while done < len(view):
@@ -138,21 +140,34 @@ class NpyStreamSink:
         What messages call it.
     """
 
+    resumable = False
+    container = "npy"
+
     def __init__(
         self, file: BinaryIO, arrays: Mapping[str, ArrayInfo], name: str = "stdout"
     ) -> None:
         self.name = name
         self.arrays: Mapping[str, ArrayInfo] = dict(arrays)
         (self._info,) = self.arrays.values()
+        self.inside = {"": self._info}
         self._file = file
         self._header = write_header(self._info, name)
         self._order = _Ordered(self._info.shape, name)
+
+    @property
+    def draft(self) -> NoReturn:
+        """Raise AssertionError: what goes into a pipe has no draft."""
+        raise AssertionError(f"{self.name} is a pipe")
 
     def create(self) -> None:
         """Send the header."""
         self._send(memoryview(self._header))
 
-    def write(self, array: str, block: Block, values: np.ndarray) -> None:
+    def resume(self, parts: Iterable[StoredPart]) -> bool:
+        """Return False: what was sent cannot be continued."""
+        return False
+
+    def write(self, array: str, block: Block, values: np.ndarray) -> tuple[StoredPart, ...]:
         """Send the elements of `block`, which starts where the last one ended.
 
         Raises
@@ -164,11 +179,15 @@ class NpyStreamSink:
         self._order.advance(block)
         data = np.ascontiguousarray(values, self._info.dtype)
         self._send(byte_view(data))
+        return ()
+
+    def sync(self, parts: Iterable[StoredPart]) -> None:
+        """Do nothing: a pipe keeps nothing."""
 
     def annotate(self, attrs: Mapping[str, Any]) -> None:
         """Do nothing: NPY has no attributes."""
 
-    def publish(self) -> None:
+    def seal(self) -> tuple[StoredPart, ...]:
         """Flush; what was sent is already on its way."""
         try:
             self._file.flush()
@@ -176,6 +195,13 @@ class NpyStreamSink:
             raise
         except OSError as error:
             raise output_error(self.name, error) from error
+        return ()
+
+    def publish(self) -> None:
+        """Do nothing: what was sent has its readers."""
+
+    def close(self) -> None:
+        """Leave the pipe open: it belongs to the caller."""
 
     def discard(self) -> None:
         """Do nothing: what was sent cannot be called back."""

@@ -15,8 +15,12 @@ from zarr.storage import LocalStore
 
 from normcli.arrays.access import ArrayEntry
 from normcli.arrays.attributes import plain_attrs
+from normcli.arrays.buffers import BlockBuffer
 from normcli.arrays.files import read_error, require_folder
 from normcli.arrays.handles import PerProcess
+from normcli.arrays.zarr_calls import call
+from normcli.arrays.zarr_rust import zarrs_reader
+from normcli.arrays.zarr_store import CheckedStore
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
@@ -24,10 +28,11 @@ from normcli.errors import InputError, NormcliError, SafetyError
 
 V2_DIMS = "_ARRAY_DIMENSIONS"
 ROOT_ATTR = "normcli"
-_DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 # Filters that neither lose precision nor belong to one range of values or one type.
 _KEPT_FILTERS = {"shuffle", "numcodecs.shuffle", "transpose"}
 _LOSSY_COMPRESSORS = {"zfpy", "numcodecs.zfpy"}
+_BLOSC = {"blosc", "numcodecs.blosc"}
 
 
 def _share_cores() -> None:
@@ -74,13 +79,13 @@ class ZarrSource:
         array = _open_array(self._path, inner)
         require_real(np.dtype(array.dtype), self.name)
         self.info = _describe(array)
-        self._handle = PerProcess(partial(_open_array, self._path, inner), _forget)
+        self._handle = PerProcess(partial(_Reader, self._path, inner), _forget)
 
-    def read(self, block: Block) -> np.ndarray:
-        """Return the elements of `block`."""
-        array = self._handle.get()
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
+        """Return the elements of `block`, in the array that zarr makes."""
+        reader = self._handle.get()
         try:
-            values = np.asarray(array[block.slices])
+            values = np.asarray(call(reader.array(block).getitem(block.slices)))
         except Exception as error:  # codecs raise nearly anything on damaged chunks
             raise _unreadable(f"{self.name} at {block.start}", error) from error
         if not values.dtype.isnative:
@@ -97,7 +102,7 @@ class ZarrSource:
         for file in _files(folder):
             try:
                 status = file.stat()
-                if file.name in _DOCUMENTS:
+                if file.name in DOCUMENTS:
                     digest.update(file.read_bytes())
             except OSError as error:
                 raise read_error(str(file), error) from error
@@ -119,6 +124,27 @@ class ZarrSource:
         self._handle.close()
 
 
+class _Reader:
+    """An open array, and the faster way into it where there is one."""
+
+    def __init__(self, path: Path, inner: str) -> None:
+        array = _open_array(path, inner)
+        self._own = array.async_array
+        self._fast = zarrs_reader(array, path)
+        stored_plainly = not (array.compressors or array.filters or array.shards)
+        self._cells = array.chunks if stored_plainly else None
+
+    def array(self, block: Block) -> zarr.AsyncArray[Any]:
+        """Return the array to read a block from.
+
+        Of a plain chunk zarrs reads only the bytes that are asked for, and would not notice that
+        the chunk has another size than it must; zarr-python always reads and checks whole chunks.
+        """
+        if self._fast is None or (self._cells is not None and _cuts(block, self._cells)):
+            return self._own
+        return self._fast
+
+
 def list_zarr(path: Path) -> list[ArrayEntry]:
     """Return all arrays of a store, whatever their types are.
 
@@ -131,7 +157,7 @@ def list_zarr(path: Path) -> list[ArrayEntry]:
     found = []
     marked = False
     for folder, folders, files in os.walk(path):
-        marked = marked or any(name in files for name in _DOCUMENTS)
+        marked = marked or any(name in files for name in DOCUMENTS)
         folders.sort()
         here = Path(folder)
         inner = "" if here == path else here.relative_to(path).as_posix()
@@ -168,8 +194,10 @@ def _open_array(path: Path, inner: str) -> zarr.Array:
     if not (folder / "zarr.json").is_file() and not (folder / ".zarray").is_file():
         raise InputError(f"{path} has no array {inner or 'at its root'}.", _choices(path))
     try:
-        array = zarr.open_array(LocalStore(path, read_only=True), path=inner, mode="r")
+        store = CheckedStore(path, read_only=True)
+        array = zarr.open_array(store, path=inner, mode="r")
         _refuse_pickles(array, name)
+        store.blosc = not array.shards and _codec_name(array.compressors) in _BLOSC
     except NormcliError:
         raise
     except Exception as error:  # malformed metadata makes zarr raise nearly anything
@@ -252,6 +280,19 @@ def _codecs(array: zarr.Array) -> dict[str, Any]:
     return codecs
 
 
+def _cuts(block: Block, cells: tuple[int, ...]) -> bool:
+    edges = (*zip(block.start, cells, strict=True), *zip(block.stop, cells, strict=True))
+    return any(edge % cell for edge, cell in edges)
+
+
+def _codec_name(compressors: Any) -> str:
+    """Return the name of the codec whose output is stored."""
+    if not compressors:
+        return ""
+    last = compressors[-1]
+    return str(last.get_config()["id"] if hasattr(last, "get_config") else last.to_dict()["name"])
+
+
 def _is_array(folder: Path, files: list[str]) -> bool:
     if ".zarray" in files:
         return True
@@ -272,10 +313,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _stored_bytes(folder: Path) -> int:
-    return sum(file.lstat().st_size for file in _files(folder) if file.name not in _DOCUMENTS)
+    return sum(file.lstat().st_size for file in _files(folder) if file.name not in DOCUMENTS)
 
 
-def _forget(array: zarr.Array) -> None:
+def _forget(reader: _Reader) -> None:
     """Do nothing: a local store keeps no file open."""
 
 

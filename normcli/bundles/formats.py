@@ -74,8 +74,8 @@ def read_bundle(path: str, choose: Choose = everything) -> Bundle:
     return Bundle({name: bundle.arrays[own] for name, own in full.items()}, bundle.attrs)
 
 
-def write_bundle(path: str, bundle: Bundle, overwrite: bool = False) -> None:
-    """Write arrays and attributes to a file, which bears its name only when it is complete.
+def write_bundle(path: str | os.PathLike[str], bundle: Bundle, overwrite: bool = False) -> None:
+    """Write a bundle, at once and complete: nothing bears the name before.
 
     Parameters
     ----------
@@ -93,20 +93,49 @@ def write_bundle(path: str, bundle: Bundle, overwrite: bool = False) -> None:
     OutputError
         When storage fails; nothing is left then.
     """
+    draft = draft_bundle(path, bundle, overwrite)
+    try:
+        draft.publish()
+    except BaseException:
+        draft.discard()
+        raise
+
+
+def draft_bundle(
+    path: str | os.PathLike[str],
+    bundle: Bundle,
+    overwrite: bool = False,
+    folder: Path | None = None,
+) -> Draft:
+    """Write a bundle as a complete draft, which the caller publishes or discards.
+
+    Parameters
+    ----------
+    path, bundle, overwrite
+        As of `write_bundle`.
+    folder : Path, optional
+        Where to write the draft; beside `path` without it.
+
+    Raises
+    ------
+    UsageError, OutputError
+        As `write_bundle`.
+    """
     path = os.fspath(path)
     module = _format(path)
     if module is None:
         raise UsageError(f"The suffix of {path} tells no format that normcli writes.", _KNOWN)
-    draft = Draft.beside(path, overwrite)
+    draft = Draft.beside(path, overwrite, folder)
     try:
         module.write(str(draft.path), bundle)
-        draft.publish()
+        draft.sync()
     except OSError as error:
         draft.discard()
         raise output_error(path, error) from error
     except BaseException:
         draft.discard()
         raise
+    return draft
 
 
 def _format(path: str) -> ModuleType | None:

@@ -7,6 +7,7 @@ gives back the same bits. ``variance`` is there for other programs: with ``m2`` 
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from normcli.bundles.array_checks import (
     to_float64,
 )
 from normcli.bundles.bundle import Bundle
-from normcli.bundles.formats import read_bundle, write_bundle
+from normcli.bundles.formats import draft_bundle, read_bundle, write_bundle
 from normcli.bundles.json_values import array_to_json
 from normcli.bundles.selection import listed
 from normcli.bundles.statistics_attributes import (
@@ -31,6 +32,7 @@ from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.statistics import Statistics
 from normcli.errors import InputError
+from normcli.publishing import Draft
 
 MOMENT_NAMES = tuple(f.name for f in fields(Moments))
 ARRAY_NAMES = (
@@ -151,6 +153,26 @@ def write_statistics(path: str, stats: Statistics, overwrite: bool = False) -> N
         When storage fails; nothing is left then.
     """
     write_bundle(path, statistics_bundle(stats), overwrite)
+
+
+def draft_statistics(
+    path: str, stats: Statistics, overwrite: bool = False, folder: Path | None = None
+) -> Draft:
+    """Write statistics as a complete draft of a sidecar, which the caller publishes or discards.
+
+    Parameters
+    ----------
+    path, stats, overwrite
+        As of `write_statistics`.
+    folder : Path, optional
+        Where to write the draft; beside `path` without it.
+
+    Raises
+    ------
+    UsageError, OutputError
+        As `write_statistics`.
+    """
+    return draft_bundle(path, statistics_bundle(stats), overwrite, folder)
 
 
 def _moments(arrays: dict[str, np.ndarray], path: str) -> Moments | None:

@@ -11,11 +11,13 @@ import click
 
 from normcli import __version__
 from normcli.cli.apply import apply_command
+from normcli.cli.clean import clean_command
 from normcli.cli.fit import fit_command
 from normcli.cli.inspect import inspect_command
 from normcli.cli.merge import merge_command
 from normcli.cli.streams import open_missing
 from normcli.cli.texts import printable
+from normcli.cli.verify import verify_command
 
 
 @click.group(
@@ -30,6 +32,8 @@ def main() -> None:
       normcli apply   INPUT... -o OUTPUT    write (x - mean) / sqrt(var + eps) * scale + bias
       normcli merge   STATS... -o STATS     join parts of a fit, or separate fits
       normcli inspect PATH                  what is in a container or a statistics file
+      normcli clean   PATH...               remove what interrupted runs left
+      normcli verify  OUTPUT                whether an output is still as it was written
 
     Arrays are .npy, .npz, .h5 and .zarr; file.h5/group/x names an array inside a container, and
     - is NPY on standard input or output. Progress and messages go to standard error.
@@ -47,6 +51,8 @@ main.add_command(fit_command)
 main.add_command(apply_command)
 main.add_command(merge_command)
 main.add_command(inspect_command)
+main.add_command(clean_command)
+main.add_command(verify_command)
 
 
 def entry() -> None:

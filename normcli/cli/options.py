@@ -144,6 +144,12 @@ _APPLY = (
         "--dtype", metavar="TYPE", help="Element type of the output.  [default: by input]"
     ),
     click.option(
+        "--hdf5-version",
+        type=click.Choice(["1.8", "1.10"]),
+        help="The oldest HDF5 that shall read an .h5 output; 1.8 has no checksums of its "
+        "metadata.  [default: 1.10]",
+    ),
+    click.option(
         "--stats-out",
         metavar="PATH",
         help="The sidecar.  [default: OUTPUT.stats.json, or .zarr where it outgrows JSON]",
@@ -154,8 +160,12 @@ _APPLY = (
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 
-_RUN = (
-    _OVERWRITE,
+_LOCAL_RUN = (
+    click.option(
+        "--restart",
+        is_flag=True,
+        help="Begin afresh; an interrupted run is continued otherwise.",
+    ),
     click.option(
         "-j", "--workers", type=int, metavar="N", help="Blocks in flight.  [default: all CPUs]"
     ),
@@ -164,6 +174,11 @@ _RUN = (
         metavar="SIZE",
         help="Budget, such as 2GiB.  [default: half of the free memory, within cgroup and SLURM]",
     ),
+)
+
+_RUN = (
+    _OVERWRITE,
+    *_LOCAL_RUN,
     click.option("--scheduler", metavar="ADDRESS", help="A dask.distributed scheduler."),
     click.option("--scheduler-file", metavar="FILE", help="Its JSON file."),
     _DRY_RUN,
@@ -185,6 +200,7 @@ norm_options = compose(*_NORM)
 fit_options = compose(*_FIT)
 apply_options = compose(*_APPLY)
 run_options = compose(*_RUN)
+local_run_options = compose(*_LOCAL_RUN)
 merge_options = compose(_OVERWRITE, _DRY_RUN)
 screen_options = compose(*_SCREEN)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,9 @@ from normcli.cli.streams import STOPPING
 from normcli.errors import NormcliError, OutputError
 
 CLOSED_PIPE = 141
+
+# A cluster kills 30 s after it asked; a person at a terminal waits less.
+CLEAN_SECONDS = 4.0
 
 
 class Stopped(BaseException):
@@ -39,7 +43,7 @@ def run_command(screen: Screen, debug: bool, body: Callable[[], int]) -> NoRetur
         Does the work and returns an exit code.
     """
     try:
-        with _signals():
+        with _signals(screen):
             code = body()
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -59,10 +63,13 @@ def _told(screen: Screen, debug: bool, error: BaseException) -> int:
             traceback.print_exception(error)
     if isinstance(error, Stopped | KeyboardInterrupt):
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
-        screen.error(
-            f"stopped by {signal.Signals(number).name}; nothing was left behind.",
-            "The same command starts again.",
-        )
+        name = signal.Signals(number).name
+        if screen.keeps:
+            screen.error(f"stopped by {name}.")
+        else:
+            screen.error(
+                f"stopped by {name}; nothing was left behind.", "The same command starts again."
+            )
         return 128 + number
     if isinstance(error, BrokenPipeError):
         return CLOSED_PIPE
@@ -89,25 +96,40 @@ def os_error_text(error: OSError) -> str:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
+def _signals(screen: Screen) -> Iterator[None]:
     """Turn signals into `Stopped`, except where they are ignored, as SIGHUP under nohup.
 
-    The first one lets running blocks end and takes drafts away; a second one ends at once.
+    The first one lets running blocks end and writes down what is done; a second one ends at once,
+    and so does a clean end that takes too long: what is written down is enough to continue.
+    SIGUSR1 asks where the run is.
     """
+    watchdog: list[threading.Timer] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         if STOPPING.is_set():
             os._exit(128 + number)
         STOPPING.set()
+        timer = threading.Timer(CLEAN_SECONDS, os._exit, (128 + number,))
+        timer.daemon = True
+        timer.start()
+        watchdog.append(timer)
         raise Stopped(number)
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        # Not by rich, which this may have interrupted.
+        with suppress(OSError):
+            os.write(2, f"{screen.state_line()}\n".encode(errors="replace"))
 
     STOPPING.clear()
     before: dict[Any, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1"):
+        number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, stop)
+            before[number] = signal.signal(number, tell if name == "SIGUSR1" else stop)
     try:
         yield
     finally:
+        for timer in watchdog:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)

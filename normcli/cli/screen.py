@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from normcli.cli.summaries import VERBS, plan_rows, report_rows
-from normcli.cli.texts import duration, printable, size
+from normcli.cli.texts import counted, duration, printable, size
 from normcli.engine.events import Observer, Progress
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class Screen(Observer):
         self._task: Any = None
         self._pass: Pass | None = None
         self._begin = self._spoken = 0.0
-        self._read = 0
+        self._read = self._earlier = 0
+        self._title = ""
+        self._kept: tuple[int, int] | None = None
 
     def note(self, message: str) -> None:
         """Say something useful."""
@@ -74,6 +76,27 @@ class Screen(Observer):
         self._say(f"normcli: error: {message}", "bold red")
         if hint:
             self._say(f"Hint: {hint}")
+        if self._kept is not None:
+            done, total = self._kept
+            self._say(
+                f"normcli: {done} of {counted(total, 'block')} are kept; "
+                "the same command continues, and normcli clean removes them"
+            )
+
+    def kept(self, blocks: int, total: int) -> None:
+        """Remember what an early end leaves, for `error`."""
+        self._kept = blocks, total
+
+    @property
+    def keeps(self) -> bool:
+        """Whether something was kept for the same command."""
+        return self._kept is not None
+
+    def state_line(self) -> str:
+        """Return where the run is, for whoever asks in the middle of it."""
+        if self._pass is None:
+            return "normcli: nothing has been read yet"
+        return f"normcli: {self._title}: {self._state()}"
 
     def planned(self, plan: Plan) -> None:
         """Tell the plan, where more is wanted."""
@@ -82,7 +105,7 @@ class Screen(Observer):
 
     def started(self, work: Pass, position: int, total: int) -> None:
         """Begin a bar, or a line in a log."""
-        self._pass, self._read = work, 0
+        self._pass, self._read, self._earlier = work, 0, 0
         self._begin = self._spoken = time.monotonic()
         self._title = VERBS[work.kind] + (f" (pass {position} of {total})" if total > 1 else "")
         if self.live:
@@ -105,6 +128,13 @@ class Screen(Observer):
     def advanced(self, progress: Progress) -> None:
         """Move the bar, or speak now and then."""
         self._read += progress.bytes_read
+        if progress.resumed:
+            self._earlier = progress.bytes_read
+            assert self._pass is not None
+            self.note(
+                f"continuing: {progress.blocks} of {counted(len(self._pass.grid), 'block')} "
+                "were done by an interrupted run"
+            )
         if self._bar is not None:
             self._bar.update(self._task, completed=self._read, state=self._state())
         elif self.told and time.monotonic() - self._spoken >= self._log_seconds:
@@ -161,7 +191,7 @@ class Screen(Observer):
         assert self._pass is not None
         seconds = max(time.monotonic() - self._begin, 1e-9)
         total = max(self._pass.bytes_read, 1)
-        speed = self._read / seconds
+        speed = (self._read - self._earlier) / seconds
         text = f"{100 * self._read // total} %, {size(self._read)} at {size(speed)}/s"
         if self._read < total and speed:
             return f"{text}, {duration((total - self._read) / speed)} left"

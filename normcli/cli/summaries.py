@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any
 from normcli.cli.texts import counted, duration, shape_text, size
 
 if TYPE_CHECKING:
+    from normcli.api.verification import Verification
     from normcli.engine.report import Report
     from normcli.planning.plan import Plan
 
-VERBS = {"measure": "measuring", "apply": "normalizing", "fused": "measuring and normalizing"}
+NAMED_DAMAGES = 20
+
+VERBS = {
+    "measure": "measuring",
+    "apply": "normalizing",
+    "fused": "measuring and normalizing",
+    "verify": "comparing",
+}
 
 
 def plan_rows(plan: Plan) -> Iterable[tuple[str, str]]:
@@ -91,3 +99,38 @@ def report_rows(report: Report) -> Iterable[tuple[str, str]]:
         f"{duration(report.seconds)}, {size(moved)} at {size(report.bytes_per_second)}/s "
         f"({counted(report.passes, 'pass', 'passes')}, {counted(report.workers, 'worker')})",
     )
+
+
+def verification_rows(found: Verification) -> Iterable[tuple[str, str]]:
+    """Yield a verification as names and values."""
+    yield "output", found.output
+    yield (
+        "compared with",
+        _AGAINST[found.against] + (f" {found.manifest}" if found.manifest else ""),
+    )
+    what = "array" if found.against != "manifest" else "part"
+    yield "read", f"{counted(found.parts, what)}, {size(found.nbytes)} stored"
+    for array in found.arrays:
+        values = array.as_dict()
+        told = "as written" if array.promised else "not compared"
+        yield (
+            array.name,
+            f"{shape_text(array.shape)} {array.dtype}, no element is finite"
+            if values["mean"] is None
+            else f"{shape_text(array.shape)} {array.dtype}, mean {values['mean']:.6g}, "
+            f"standard deviation {values['std']:.6g}, non-finite {values['nonfinite']} ({told})",
+        )
+    for name in found.unprotected:
+        yield "no checksums", f"{name}: a changed element would not show"
+    for problem in found.damage[:NAMED_DAMAGES]:
+        yield "damaged", problem
+    if len(found.damage) > NAMED_DAMAGES:
+        yield "damaged", f"and {len(found.damage) - NAMED_DAMAGES} more"
+    yield "time", duration(found.seconds)
+
+
+_AGAINST = {
+    "manifest": "its manifest",
+    "checksums": "its own checksums, because it has no manifest",
+    "statistics": "itself: readable, complete and consistent",
+}

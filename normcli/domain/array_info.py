@@ -34,6 +34,8 @@ class ArrayInfo:
         Whether the first axis varies fastest in storage.
     codecs : mapping
         How chunks are encoded, in the words of the format, for the sink of the same format.
+    joined : bool
+        Whether a block may be put together from several inputs.
     """
 
     shape: tuple[int, ...]
@@ -45,6 +47,7 @@ class ArrayInfo:
     storage: str = "npy"
     fortran_order: bool = False
     codecs: Mapping[str, Any] = field(default_factory=dict)
+    joined: bool = False
 
     @property
     def ndim(self) -> int:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from normcli.arrays.access import ArraySink
+from normcli.arrays.access import ArraySink, StoredPart
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingStatistics
@@ -17,12 +17,25 @@ from normcli.engine.merge_tree import MergeTree
 from normcli.engine.report import Tally, tally
 from normcli.engine.walk import Walk
 
+# The parts of a container that hold moments, and the counts over their groups.
+Stored = tuple[tuple[StoredPart, ...], Tally]
+
 
 class Collector(Protocol):
     """Takes the moments of each region once; calls come from one thread, in any order."""
 
-    def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> None:
-        """Take region number `region` of the walk, whose place in the statistics is `index`."""
+    def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> Stored | None:
+        """Take region number `region` of the walk, whose place in the statistics is `index`.
+
+        Returns
+        -------
+        Stored or None
+            Where the moments were stored; None where they are in memory alone.
+        """
+        ...
+
+    def restore(self, regions: set[int], counts: Tally) -> None:
+        """Hear which regions an interrupted run stored, and the counts over them."""
         ...
 
 
@@ -41,6 +54,9 @@ class HeldMoments:
     def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> None:
         """Store the region."""
         self.moments.store(index, moments)
+
+    def restore(self, regions: set[int], counts: Tally) -> None:
+        """Do nothing: no region was stored."""
 
 
 class StoredMoments:
@@ -70,7 +86,11 @@ class StoredMoments:
         self._spec = spec
         self._dtype = dtype
 
-    def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> None:
+    def restore(self, regions: set[int], counts: Tally) -> None:
+        """Count the groups that are stored already."""
+        self.tally += counts
+
+    def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> Stored:
         """Write the region.
 
         Raises
@@ -80,10 +100,13 @@ class StoredMoments:
         """
         require_usable(moments, self._spec, self._dtype, self._where)
         block = Block(region, tuple(s.start for s in index), tuple(s.stop for s in index))
+        parts: list[StoredPart] = []
         for f in fields(moments):
-            self.sink.write(f.name, block, getattr(moments, f.name))
-        self.sink.write("variance", block, moments.variance(self._spec.ddof))
-        self.tally += tally(moments, self._spec, self._dtype, index)
+            parts += self.sink.write(f.name, block, getattr(moments, f.name))
+        parts += self.sink.write("variance", block, moments.variance(self._spec.ddof))
+        counts = tally(moments, self._spec, self._dtype, index)
+        self.tally += counts
+        return tuple(parts), counts
 
 
 class MovingFold:
@@ -136,6 +159,9 @@ class MovingFold:
         """Moments of everything, once all regions have been put."""
         assert self._pooled.root is not None
         return self._pooled.root
+
+    def restore(self, regions: set[int], counts: Tally) -> None:
+        """Do nothing: no region was stored."""
 
     def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> None:
         """Take a region; fold as far as the order allows."""

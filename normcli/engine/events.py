@@ -31,6 +31,9 @@ class Observer:
     def failed(self) -> None:
         """The current pass ends early."""
 
+    def kept(self, blocks: int, total: int) -> None:
+        """The run ends early; the same command continues with so many blocks done."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -42,8 +45,11 @@ class Progress:
         Blocks done.
     bytes_read, bytes_written : int
         Decoded bytes.
+    resumed : bool
+        Whether an interrupted run did it.
     """
 
     blocks: int
     bytes_read: int
     bytes_written: int
+    resumed: bool = False

@@ -25,8 +25,14 @@ class MergeTree:
         self.root: Moments | None = None
         self._waiting: dict[tuple[int, int], Moments] = {}
 
-    def add(self, first: int, level: int, moments: Moments) -> None:
-        """Add the node that stands for leaves from `first` on, `2**level` of them at most."""
+    def add(self, first: int, level: int, moments: Moments) -> tuple[int, int, Moments]:
+        """Add the node that stands for leaves from `first` on, `2**level` of them at most.
+
+        Returns
+        -------
+        tuple of int, int and Moments
+            The node that it ended up in: first leaf, level and moments.
+        """
         index = first >> level
         while (1 << level) < self.leaves:
             sibling = index ^ 1
@@ -37,7 +43,8 @@ class MergeTree:
                 moments = other.merge(moments) if index % 2 else moments.merge(other)
             else:
                 self._waiting[level, index] = moments
-                return
+                return index << level, level, moments
             index >>= 1
             level += 1
         self.root = moments
+        return index << level, level, moments

@@ -12,6 +12,7 @@ from normcli.arrays.paths import parse_path
 from normcli.engine.worker import Survey, look, remove_probes, survey, write_probe
 from normcli.errors import InputError, TransientError
 from normcli.planning.memory import MIB
+from normcli.publishing import work_folder
 
 # What has to agree: normcli in full, the others in their first two numbers.
 PACKAGES = ("normcli", "numpy", "zarr", "h5py", "numba")
@@ -125,7 +126,9 @@ class Preflight:
         InputError
             Naming the worker and the folder.
         """
-        folder = str(parse_path(output, "output").container.absolute().parent)
+        container = parse_path(output, "output").container
+        place = work_folder(container)
+        folder = str(place if place.is_dir() else container.absolute().parent)
         probes: Mapping[str, tuple[str, str]] = self._ask(write_probe, folder)
         paths = [path for path, _ in probes.values() if path]
         try:

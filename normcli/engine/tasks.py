@@ -6,11 +6,12 @@ the same code. Elements never leave a task.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from normcli.arrays.access import ArraySink, ArraySource
+from normcli.arrays.access import ArraySink, ArraySource, StoredPart
+from normcli.arrays.buffers import BufferPool
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
@@ -18,6 +19,7 @@ from normcli.domain.statistics import require_usable
 from normcli.domain.transform import Transform, backward, forward
 from normcli.engine.events import Progress
 from normcli.engine.merge_tree import MergeTree
+from normcli.engine.stopping import check_stop
 from normcli.engine.tables import AffineTables, NormalizerTables, normalizer_of
 from normcli.engine.walk import Run, Walk
 from normcli.errors import DataPolicyError
@@ -32,6 +34,8 @@ class MeasureJob:
     ----------
     c_order : bool
         Measure every block in C order, so that the order of storage changes no bit.
+    buffers : BufferPool
+        Memory that blocks are read into.
     """
 
     source: ArraySource
@@ -39,6 +43,7 @@ class MeasureJob:
     walk: Walk
     kernel: str
     c_order: bool = False
+    buffers: BufferPool = field(default_factory=BufferPool)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class ApplyJob:
     ----------
     tables : NormalizerTables or None
         Known statistics; None measures each block, which then holds whole groups.
+    buffers : BufferPool
+        Memory that blocks are read into.
     """
 
     source: ArraySource
@@ -62,6 +69,7 @@ class ApplyJob:
     affine: AffineTables
     tables: NormalizerTables | None
     inverse: bool = False
+    buffers: BufferPool = field(default_factory=BufferPool)
 
 
 @dataclass(frozen=True)
@@ -100,12 +108,15 @@ class RunResult:
         Moments measured.
     written : Moments or None
         Moments of all that was written, as one group.
+    parts : tuple of StoredPart
+        What was stored.
     """
 
     run: Run
     progress: Progress
     regions: tuple[Region, ...] = ()
     written: Moments | None = None
+    parts: tuple[StoredPart, ...] = ()
 
 
 def measure_run(job: MeasureJob, run: Run) -> RunResult:
@@ -116,13 +127,15 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
     nbytes = 0
     index: tuple[slice, ...] = ()
     for position in range(run.first, run.first + run.count):
+        check_stop()
         block = job.walk.block(position)
-        values = job.source.read(block)
-        nbytes += values.nbytes
-        if job.c_order:
-            values = np.ascontiguousarray(values)
-        moments = compute.measure(values, job.geometry, block.start)
-        del values
+        with job.buffers.lend() as buffer:
+            values = job.source.read(block, buffer)
+            nbytes += values.nbytes
+            if job.c_order:
+                values = np.ascontiguousarray(values)
+            moments = compute.measure(values, job.geometry, block.start)
+            del values
         index = job.geometry.region(block.start, block.stop)
         if job.walk.ranks == 1:
             regions.append(Region(position, 0, index, moments))
@@ -139,24 +152,28 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
     compute = kernels(job.kernel)
     regions = []
     written = MergeTree(run.count)
+    parts: list[StoredPart] = []
     bytes_read = bytes_written = 0
     for position in range(run.first, run.first + run.count):
+        check_stop()
         block = job.walk.block(position)
-        values = job.source.read(block)
-        bytes_read += values.nbytes
         index = job.geometry.region(block.start, block.stop)
-        if job.tables is None:
-            moments = compute.measure(values, job.geometry, block.start)
-            require_usable(moments, job.spec, values.dtype, job.source.name)
-            statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
-            regions.append(Region(position, 0, index, moments))
-        else:
-            statistics = job.tables.region(index)
-        affine = job.affine.region(job.geometry.scale_region(block.start, block.stop))
-        transform: Transform = (backward if job.inverse else forward)(statistics, affine)
-        result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
-        del values
-        job.sink.write(job.sink_array, block, result)
+        with job.buffers.lend() as buffer:
+            values = job.source.read(block, buffer)
+            bytes_read += values.nbytes
+            if job.tables is None:
+                moments = compute.measure(values, job.geometry, block.start)
+                require_usable(moments, job.spec, values.dtype, job.source.name)
+                statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
+                regions.append(Region(position, 0, index, moments))
+            else:
+                statistics = job.tables.region(index)
+            affine = job.affine.region(job.geometry.scale_region(block.start, block.stop))
+            transform: Transform = (backward if job.inverse else forward)(statistics, affine)
+            # Always an array of its own, so that the buffer may take the next block.
+            result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
+            del values
+        parts += job.sink.write(job.sink_array, block, result)
         bytes_written += result.nbytes
         everything = Geometry(result.shape, (), (), result.shape)
         summary = compute.measure(result, everything, (0,) * result.ndim)
@@ -172,4 +189,5 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
         Progress(run.count, bytes_read, bytes_written),
         tuple(regions),
         written.root,
+        tuple(parts),
     )

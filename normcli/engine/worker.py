@@ -13,15 +13,15 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from normcli.engine.resources import default_memory, resident_memory
+from normcli.engine.stopping import Abandoned, obey
 from normcli.errors import InputError, NormcliError, OutputError, TransientError
 from normcli.kernels.select import choose, kernels
 from normcli.planning.memory import MIB
-from normcli.publishing import DRAFT_MARK
 
 # What compiled kernels take beside their imports: measured 61 MiB from the cache and 96 MiB anew.
 COMPILED_BYTES = 100 * MIB
@@ -122,7 +122,7 @@ def _seen(path: Path) -> Seen:
 
 def write_probe(folder: str) -> tuple[str, str]:
     """Write a small file into a folder and return its name, or an empty name and the reason."""
-    path = Path(folder) / f".probe{DRAFT_MARK}{uuid.uuid4().hex}"
+    path = Path(folder) / f".probe-{uuid.uuid4().hex}"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(descriptor, b"normcli looks whether it can write here\n")
@@ -143,19 +143,19 @@ def load(data: bytes) -> Any:
     return pickle.loads(data)
 
 
-class _Abandoned(Exception):
-    """The run that this task belongs to is over."""
-
-
 class _State:
     """What tasks in the threads of this process share."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.active: Counter[str] = Counter()
-        self.stopped: set[str] = set()
+        self.stops: dict[str, threading.Event] = {}
         self.gates: dict[int, threading.Semaphore] = {}
         self.warm: set[str] = set()
+
+    def stop(self, token: str) -> threading.Event:
+        """Return the event that ends a pass; called with the lock held."""
+        return self.stops.setdefault(token, threading.Event())
 
     def gate(self, at_once: int) -> threading.Semaphore:
         with self.lock:
@@ -163,21 +163,6 @@ class _State:
 
 
 _STATE = _State()
-
-
-class _Stoppable:
-    """A source whose reads end when the run was stopped, so that no task outlives its draft."""
-
-    def __init__(self, source: Any, token: str) -> None:
-        self._source, self._token = source, token
-
-    def read(self, *args: Any, **kwargs: Any) -> Any:
-        if self._token in _STATE.stopped:
-            raise _Abandoned(self._token)
-        return self._source.read(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
 
 
 def carry(task: Callable[[Any, Any], Any], job: Any, run: Any, token: str, at_once: int) -> Any:
@@ -202,11 +187,13 @@ def carry(task: Callable[[Any, Any], Any], job: Any, run: Any, token: str, at_on
     """
     with _STATE.gate(at_once):
         with _STATE.lock:
-            if token in _STATE.stopped:
-                raise _Abandoned(token)
+            event = _STATE.stop(token)
+            if event.is_set():
+                raise Abandoned(token)
             _STATE.active[token] += 1
+        obey(event)
         try:
-            result = task(replace(job, source=_Stoppable(job.source, token)), run)
+            result = task(job, run)
             _STATE.warm.add(job.kernel)
             return result
         except Exception as error:
@@ -240,7 +227,7 @@ def _to_send(error: Exception, name: str, run: Any) -> Exception:
             f"{name}: {what}{error.strerror or error} ({here}).",
             "Check the storage and the network there, then give the same command again.",
         )
-    if isinstance(error, _Abandoned) or _travels(error):
+    if isinstance(error, Abandoned) or _travels(error):
         error.__cause__ = error.__context__ = None
         return error
     return InputError(
@@ -253,7 +240,7 @@ def _to_send(error: Exception, name: str, run: Any) -> Exception:
 def stop(token: str) -> int:
     """Let no task of a pass begin or read on, and return how many are at work still."""
     with _STATE.lock:
-        _STATE.stopped.add(token)
+        _STATE.stop(token).set()
         return _STATE.active[token]
 
 

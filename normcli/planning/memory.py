@@ -1,8 +1,10 @@
 """What one block costs in memory, by where it comes from and where it goes.
 
 The factors are what the libraries hold at their peak, over the decoded block: zarr-python keeps
-encoded and decoded chunks beside the block it assembles; HDF5 holds a chunk cache and one decoded
-chunk; NPY and streams read straight into the block.
+encoded and decoded chunks beside the block it assembles; a chunk of HDF5 is held stored, inflated
+(twice, while the inflated pieces are joined) and decoded, never more than three of these at once;
+NPY and streams read straight into the block. Several inputs joined as one are read part by part
+beside the block.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ MIB = 1024 * 1024
 MOMENTS_BYTES = 48
 TABLE_BYTES = 40
 
-# Temporaries of the tiles that kernels work in, for each worker.
+# Temporaries for each worker: the tiles that kernels work in, and before them the piece that
+# reading cuts small runs out of, which is of the same size.
 TILE_BYTES = 4 * MIB
 
 # Cap of the HDF5 chunk cache of one open dataset.
@@ -27,11 +30,23 @@ CHUNK_CACHE_BYTES = 64 * MIB
 def read_cost(info: ArrayInfo, block_shape: tuple[int, ...]) -> int:
     """Return the bytes that reading one block needs, the block included."""
     block = prod(block_shape) * info.dtype.itemsize
+    parts = block if info.joined else 0
     if info.storage == "zarr":
-        return 2 * block + 2 * _chunk_bytes(info)
+        return parts + 2 * block + 2 * _chunk_bytes(info)
     if info.storage == "hdf5":
-        return block + 2 * _chunk_bytes(info)
-    return block
+        return parts + block + 3 * _chunk_bytes(info)
+    return parts + block
+
+
+def cache_cost(info: ArrayInfo) -> int:
+    """Return the bytes of decoded chunks that an open input keeps, for all workers together.
+
+    The 1 MiB that HDF5 takes for any open dataset counts, as its code does, to the program.
+    """
+    if info.storage != "hdf5" or info.chunks is None:
+        return 0
+    kept = min(4 * _chunk_bytes(info), CHUNK_CACHE_BYTES)
+    return kept if kept > MIB else 0
 
 
 def write_cost(info: ArrayInfo, block_shape: tuple[int, ...]) -> int:
@@ -40,7 +55,8 @@ def write_cost(info: ArrayInfo, block_shape: tuple[int, ...]) -> int:
     if info.storage == "zarr":
         return 2 * block + _chunk_bytes(info)
     if info.storage == "hdf5":
-        return block + 2 * _chunk_bytes(info)
+        # Raw, packed and with its checksum, beside the one that was written last.
+        return block + 4 * _chunk_bytes(info)
     return block
 
 

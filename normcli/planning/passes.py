@@ -76,14 +76,17 @@ class PassPlanner:
         )
         unit = blocks.shrink(plain, one_batch, {batch}, MOVING_UNIT_BYTES)
         block = unit
+        # Batches are measured in C order, whatever the order of storage is.
+        copied = self.source.fortran_order and not self.source.joined
         if unit == one_batch:
             # Whole batches may share a block: each is measured in the same order as alone.
             target = blocks.TARGET_BYTES
             block = blocks.lengthen(plain, unit, batch, target)
-            while self._cost(block) > self.available and block != unit:
+            while self._cost(block, copied) > self.available and block != unit:
                 target //= 2
                 block = blocks.lengthen(plain, unit, batch, target)
-        return self._pass("measure", block, "whole batches, cut by the shape of the array alone")
+        reason = "whole batches, cut by the shape of the array alone"
+        return self._pass("measure", block, reason, copied)
 
     def apply(self) -> Pass:
         """Return a pass that normalizes with known statistics."""
@@ -108,20 +111,23 @@ class PassPlanner:
             return None
         return self._pass("fused", self._fitting(unit), "blocks whole along the aggregated axes")
 
-    def _pass(self, kind: str, block: Shape, reason: str) -> Pass:
+    def _pass(self, kind: str, block: Shape, reason: str, copied: bool = False) -> Pass:
         written = 0 if self.sink is None else self.sink.nbytes
         grid = Grid(self.source.shape, block)
-        return Pass(kind, grid, self._cost(block), self.source.nbytes, written, reason)
+        return Pass(kind, grid, self._cost(block, copied), self.source.nbytes, written, reason)
 
-    def _cost(self, block: Shape) -> int:
+    def _cost(self, block: Shape, copied: bool = False) -> int:
         cost = read_cost(self.source, block) + TILE_BYTES
+        if copied:
+            cost += self._nbytes(block)
         if self.sink is None:
             return cost + 2 * self._group_bytes(block)
         return cost + write_cost(self.sink, block) + 3 * self._group_bytes(block)
 
     def _fitting(self, unit: Shape) -> Shape:
         """Return a block of whole units that fits, or one unit where not even that does."""
-        target = blocks.TARGET_BYTES
+        chunked = self.source.chunks is not None or self._write_unit() is not None
+        target = blocks.TARGET_BYTES if chunked else blocks.CONTIGUOUS_BYTES
         block = blocks.grow(self.source, unit, target)
         while self._cost(block) > self.available and target > self.source.dtype.itemsize:
             target //= 2

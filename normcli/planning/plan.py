@@ -46,7 +46,7 @@ class Plan:
     memory_budget : int
         Bytes that must not be exceeded, beside what the program itself needs.
     statistics_memory : int
-        Bytes of statistics, scale and bias held for the whole run.
+        Bytes of statistics, scale and bias, and kept chunks of the input, for the whole run.
     kernel : {"numpy", "numba"}
         Which loops touch the elements.
     reason : str

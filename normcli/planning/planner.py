@@ -13,7 +13,7 @@ from normcli.domain.array_info import ArrayInfo
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
 from normcli.errors import PlanError
-from normcli.planning.memory import MIB, MOMENTS_BYTES, TABLE_BYTES
+from normcli.planning.memory import MIB, MOMENTS_BYTES, TABLE_BYTES, cache_cost
 from normcli.planning.passes import PassPlanner
 from normcli.planning.plan import Pass, Plan
 
@@ -68,7 +68,7 @@ def plan_fit(
     PlanError
         When one block does not fit the budget.
     """
-    held = _statistics_memory(groups_held)
+    held = _statistics_memory(groups_held) + cache_cost(source)
     passes = PassPlanner(source, geometry, resources.memory - held)
     if moving_axis is not None:
         measure = passes.moving(moving_axis)
@@ -148,7 +148,7 @@ def plan_apply(
     PlanError
         When one block does not fit the budget, or a stream would have to be read twice.
     """
-    held = affine_bytes + _statistics_memory(groups_held)
+    held = affine_bytes + _statistics_memory(groups_held) + cache_cost(source)
     in_order = "stream" in (source.storage, sink.storage)
     available = resources.memory - held
     writing = PassPlanner(source, geometry, available, sink)
@@ -202,9 +202,10 @@ def _plan(
 def _too_large(work: Pass, source: ArrayInfo, resources: Resources, held: int) -> PlanError:
     verb = "measure" if work.kind == "measure" else "normalize"
     block = "x".join(map(str, work.grid.block_shape))
+    also = "statistics and kept chunks" if cache_cost(source) else "statistics"
     return PlanError(
         f"To {verb} one block of {block} {source.dtype} takes {_size(work.block_memory)} and the "
-        f"statistics {_size(held)}, but the memory budget is {_size(resources.memory)}.",
+        f"{also} {_size(held)}, but the memory budget is {_size(resources.memory)}.",
         f"--memory {-(-(work.block_memory + held) // MIB)}MiB would do.",
     )
 

@@ -165,15 +165,29 @@ def test_names_relative_to_the_current_folder(cluster, tmp_path, monkeypatch):
     assert load(Path("y.zarr")).tobytes() == np.load("z.npy").tobytes()
 
 
-def test_hdf5_output_is_refused_before_anything_is_read(cluster, tmp_path):
-    # The header promises what the file does not hold: reading would end in another error.
-    x = tmp_path / "x.npy"
-    np.save(x, X)
-    with pytest.raises(UsageError) as caught:
-        normcli.apply(x, tmp_path / "y.h5", layout="NCHW", scheduler_file=cluster)
-    assert "HDF5" in caught.value.message
-    assert ".zarr" in caught.value.hint
-    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"chunks": CHUNKS},
+        {"chunks": CHUNKS, "compression": "gzip", "shuffle": True},
+        {"chunks": CHUNKS, "compression": "lzf"},
+    ],
+    ids=["contiguous", "chunked", "gzip", "lzf"],
+)
+def test_workers_write_hdf5(cluster, tmp_path, options):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=X, **options)
+    common = {"layout": "NCHW", "mode": "instance", "memory": TIGHT, "stats_out": False}
+    normcli.apply(tmp_path / "x.h5", tmp_path / "y.h5", scheduler_file=cluster, **common)
+    normcli.apply(tmp_path / "x.h5", tmp_path / "z.h5", workers=2, **common)
+    assert (tmp_path / "y.h5").read_bytes() == (tmp_path / "z.h5").read_bytes()
+    with h5py.File(tmp_path / "y.h5") as file:
+        np.testing.assert_allclose(
+            file["data"][...].mean(axis=(2, 3)), np.zeros(X.shape[:2]), atol=1e-5
+        )
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["x.h5", "y.h5", "y.h5.manifest.jsonl", "z.h5", "z.h5.manifest.jsonl"]
 
 
 def test_an_error_of_a_worker_reaches_the_user(cluster, tmp_path):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 import zarr
+from zarr.registry import get_pipeline_class
 
 from normcli.arrays.access import ArraySource
 from normcli.arrays.joined import JoinedSource
@@ -28,6 +31,12 @@ def block(start: tuple[int, ...], stop: tuple[int, ...]) -> Block:
 
 def whole(shape: tuple[int, ...]) -> Block:
     return Block(0, (0,) * len(shape), tuple(shape))
+
+
+def hide_zarrs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go on as if zarrs were not installed."""
+    get_pipeline_class()  # zarr itself loads what is registered, once
+    monkeypatch.setitem(sys.modules, "zarrs", None)
 
 
 def npy_c(folder: Path) -> Made:
@@ -88,6 +97,14 @@ def zarr_2(folder: Path) -> Made:
     return open_source(str(folder / "two.zarr")), VALUES
 
 
+def zarr_2_native(folder: Path) -> Made:
+    array = zarr.create_array(
+        folder / "native.zarr", shape=SHAPE, chunks=(4, 6, 5), dtype="f8", zarr_format=2
+    )
+    array[...] = VALUES.astype("f8")
+    return open_source(str(folder / "native.zarr")), VALUES.astype("f8")
+
+
 def zarr_3(folder: Path) -> Made:
     array = zarr.create_array(
         folder / "three.zarr",
@@ -146,6 +163,7 @@ SOURCES: dict[str, Callable[[Path], Made]] = {
         hdf5_gzip,
         hdf5_bool,
         zarr_2,
+        zarr_2_native,
         zarr_3,
         zarr_sharded,
         joined,

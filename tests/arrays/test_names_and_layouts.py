@@ -13,6 +13,7 @@ import zarr
 from normcli.arrays.opening import list_arrays, make_sink, open_source, output_info
 from normcli.arrays.paths import parse_path
 from normcli.domain.array_info import ArrayInfo
+from normcli.domain.grid import Grid
 from normcli.errors import InputError, UsageError
 
 F4, F8 = np.dtype("f4"), np.dtype("f8")
@@ -154,6 +155,9 @@ class TestOutputInfo:
         info = output_info(source, F4, name)
         sink = make_sink(str(tmp_path / name), {"": info})
         sink.create()
+        for part in Grid(info.shape, info.write_unit or info.shape):
+            sink.write("", part, np.zeros(part.shape, F4))
+        sink.seal()
         sink.publish()
         got = open_source(str(tmp_path / name)).info
         assert (got.shape, got.chunks, got.dtype) == (info.shape, info.chunks, info.dtype)

@@ -11,7 +11,7 @@ import pytest
 
 from normcli.domain.grid import Grid
 
-from .samples import SHAPE, SOURCES, block, stream, whole
+from .samples import SHAPE, SOURCES, block, hide_zarrs, stream, whole
 
 BLOCKS = [
     whole(SHAPE),
@@ -25,9 +25,17 @@ BLOCKS = [
 ]
 
 
-@pytest.fixture(params=SOURCES, ids=list(SOURCES))
-def made(request, tmp_path):
-    source, values = SOURCES[request.param](tmp_path)
+# Zarr is held to it with zarrs, where installed, and with zarr-python's own pipeline.
+VARIANTS = [(name, False) for name in SOURCES]
+VARIANTS += [(name, True) for name in SOURCES if name.startswith("zarr")]
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-zarr-python" if v[1] else v[0])
+def made(request, tmp_path, monkeypatch):
+    name, own_pipeline = request.param
+    if own_pipeline:
+        hide_zarrs(monkeypatch)
+    source, values = SOURCES[name](tmp_path)
     yield source, values
     source.close()
 

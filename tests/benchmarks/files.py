@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import h5py
 import numpy as np
 import zarr
+from zarr.registry import get_pipeline_class
 
 import normcli
 from tests.benchmarks.harness import Comparison, Scale, Work
@@ -22,7 +26,7 @@ LAYOUT = {"layout": "NCHW"}
 
 def comparisons(scale: Scale) -> Iterator[Comparison]:
     """Yield the comparisons of whole runs on page-cached files."""
-    files = _Files(scale)
+    files = Files(scale)
     yield from _fit_contiguous(files)
     yield from _fit_zarr(files)
     yield from _fit_gzip(files)
@@ -32,7 +36,7 @@ def comparisons(scale: Scale) -> Iterator[Comparison]:
     yield from _apply_npy(files)
 
 
-class _Files:
+class Files:
     """The arrays of the benchmarks, made when they are first asked for."""
 
     def __init__(self, scale: Scale) -> None:
@@ -98,7 +102,7 @@ def _fit(path: Path | str) -> Work:
     return lambda: normcli.fit(str(path), **LAYOUT)
 
 
-def _fit_contiguous(files: _Files) -> Iterator[Comparison]:
+def _fit_contiguous(files: Files) -> Iterator[Comparison]:
     npy = files.npy()
     contiguous = files.hdf5("contiguous")
 
@@ -127,7 +131,7 @@ def _fit_contiguous(files: _Files) -> Iterator[Comparison]:
     yield Comparison("F1", "fit, NPY", _fit(npy), "numpy load+mean+var", load, 5, files.nbytes)
 
 
-def _zarr_read(path: Path, files: _Files) -> Work:
+def _zarr_read(path: Path, files: Files) -> Work:
     def read() -> None:
         array = zarr.open_array(path, mode="r")
         step = files.chunks[0]
@@ -147,16 +151,29 @@ def _dask_moments(path: Path) -> Work:
     return call
 
 
-def _fit_zarr(files: _Files) -> Iterator[Comparison]:
+def _fit_own(path: Path) -> Work:
+    """Fit with zarr-python's own pipeline, as where zarrs is not installed."""
+
+    def call() -> None:
+        get_pipeline_class()  # zarr itself loads what is registered, once
+        with patch.dict(sys.modules, {"zarrs": None}):
+            normcli.fit(str(path), **LAYOUT)
+
+    return call
+
+
+def _fit_zarr(files: Files) -> Iterator[Comparison]:
     for name, path in (("uncompressed", files.plain()), ("blosc-lz4", files.lz4())):
-        work = f"fit, {name} Zarr"
-        read = _zarr_read(path, files)
-        yield Comparison("F2", work, _fit(path), "zarr-python read", read, 0.75, files.nbytes)
-        dask = _dask_moments(path)
-        yield Comparison("F2", work, _fit(path), "dask.array mean+var", dask, 3, files.nbytes)
+        read, dask = _zarr_read(path, files), _dask_moments(path)
+        sides = [(f"fit, {name} Zarr", _fit_own(path))]
+        if importlib.util.find_spec("zarrs"):
+            sides.append((f"fit, {name} Zarr, zarrs", _fit(path)))
+        for work, ours in sides:
+            yield Comparison("F2", work, ours, "zarr-python read", read, 0.75, files.nbytes)
+            yield Comparison("F2", work, ours, "dask.array mean+var", dask, 3, files.nbytes)
 
 
-def _fit_gzip(files: _Files) -> Iterator[Comparison]:
+def _fit_gzip(files: Files) -> Iterator[Comparison]:
     path = files.gzip()
 
     def read() -> None:
@@ -169,13 +186,13 @@ def _fit_gzip(files: _Files) -> Iterator[Comparison]:
     yield Comparison("F3", "fit, gzip HDF5", ours, "h5py read", read, 1.8, files.nbytes)
 
 
-def _apply(files: _Files, path: Path, name: str, stats: Any) -> Work:
+def _apply(files: Files, path: Path, name: str, stats: Any) -> Work:
     return lambda: normcli.apply(
         str(path), str(files.out(name)), stats=stats, stats_out=False, overwrite=True, **LAYOUT
     )
 
 
-def _apply_zarr(files: _Files) -> Iterator[Comparison]:
+def _apply_zarr(files: Files) -> Iterator[Comparison]:
     for name, path in (("uncompressed", files.plain()), ("blosc-lz4", files.lz4())):
         stats = normcli.fit(str(path), **LAYOUT)
         source = zarr.open_array(path, mode="r")
@@ -212,7 +229,7 @@ def _apply_zarr(files: _Files) -> Iterator[Comparison]:
         yield Comparison("A1", work, ours, "block copy", copy, 0.85, files.nbytes, before)
 
 
-def _apply_gzip(files: _Files) -> Iterator[Comparison]:
+def _apply_gzip(files: Files) -> Iterator[Comparison]:
     path = files.gzip()
     stats = normcli.fit(f"{path}/x", **LAYOUT)
     mean = stats.mean[:, None, None].astype("f4")
@@ -233,7 +250,7 @@ def _apply_gzip(files: _Files) -> Iterator[Comparison]:
     yield Comparison("A2", work, ours, peer_name, peer, 4, files.nbytes, files.clear)
 
 
-def _apply_two_passes(files: _Files) -> Iterator[Comparison]:
+def _apply_two_passes(files: Files) -> Iterator[Comparison]:
     import dask.array
     import xarray
 
@@ -264,7 +281,7 @@ def _apply_two_passes(files: _Files) -> Iterator[Comparison]:
         yield Comparison("A3", work, ours, name, peer, 2, files.nbytes, files.clear)
 
 
-def _apply_npy(files: _Files) -> Iterator[Comparison]:
+def _apply_npy(files: Files) -> Iterator[Comparison]:
     path = files.npy()
     stats = normcli.fit(str(path), **LAYOUT)
 

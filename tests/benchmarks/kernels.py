@@ -53,6 +53,12 @@ def _measure_all(array: np.ndarray, geometry: Geometry, scale: Scale) -> Work:
     return in_threads(scale, split(array), lambda part: compute.measure(part, geometry, origin))
 
 
+def _copy(part: np.ndarray) -> None:
+    # Not np.copy itself: the pool would keep all copies, whose memory is new to the process each
+    # time (18 GB/s, where a block that is let go of and taken again is copied at 39).
+    np.copy(part)
+
+
 def _numpy_float64(part: np.ndarray, axes: tuple[int, ...]) -> None:
     np.mean(part, axis=axes, dtype=np.float64)
     np.var(part, axis=axes, dtype=np.float64)
@@ -110,8 +116,8 @@ def _applying(scale: Scale) -> Iterator[Comparison]:
 
     apply(x[:1])
     ours = in_threads(scale, split(x), apply)
-    # Both sides write into new memory for each block, as a run does.
-    copy = in_threads(scale, split(x), np.copy)
+    # Both sides write into new memory for each block and let go of it, as a run does.
+    copy = in_threads(scale, split(x), _copy)
     work = "apply, float32 to float32"
     yield Comparison("K3", work, ours, "memcpy", copy, 0.85, 2 * x.nbytes)
     torch = _torch()
@@ -151,7 +157,7 @@ def _fused(scale: Scale) -> Iterator[Comparison]:
 
         fused(view[:1])
         ours = in_threads(scale, split(view), fused)
-        copy = in_threads(scale, split(view), np.copy)
+        copy = in_threads(scale, split(view), _copy)
         over = {"instance": "HW of NCHW", "layer": "the last axis"}[mode]
         over = "all but N" if aggregate else over
         work = f"measure and apply, {mode}, {over}"

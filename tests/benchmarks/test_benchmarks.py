@@ -1,7 +1,9 @@
 """The benchmarks run once, tiny, so that they cannot rot."""
 
 from tests.benchmarks.__main__ import run
+from tests.benchmarks.files import Files
 from tests.benchmarks.harness import Scale, table
+from tests.benchmarks.profile_jobs import KINDS, jobs, shares
 
 
 def test_every_benchmark_runs(tmp_path):
@@ -13,3 +15,17 @@ def test_every_benchmark_runs(tmp_path):
         *("S0", "S1", "G1", "G2"),
     }
     assert table(rows).count("\n") == len(rows) + 1
+
+
+def test_the_profile_knows_what_the_jobs_do(tmp_path):
+    """Each job is seen doing what it must do; a renamed function would go unseen."""
+    (tmp_path / "out").mkdir()
+    found = {}
+    for name, job in jobs(Scale(tmp_path, 24 << 20, 1)):
+        found[name] = shares(job, Files(Scale(tmp_path, 0, 1)).clear, 4)
+        assert set(found[name]) <= set(KINDS)
+        assert abs(sum(found[name].values()) - 1) < 1e-9
+    assert found["`fit`, NPY"].keys() & {"reading bytes", "measuring and transforming"}
+    packed = found["`apply --stats`, gzip HDF5"]
+    assert min(packed["decoding"], packed["encoding"]) > 0.05
+    assert found["`apply --stats`, blosc-lz4 Zarr"].keys() >= {"encoding", "writing"}

@@ -1,0 +1,159 @@
+"""What the plan says a block costs, against what reading and writing it takes."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from normcli.arrays.hdf5 import _cache_bytes
+from normcli.arrays.joined import JoinedSource
+from normcli.arrays.opening import make_sink, open_source
+from normcli.domain.array_info import ArrayInfo
+from normcli.domain.geometry import bind
+from normcli.domain.grid import Block
+from normcli.domain.layout import Layout
+from normcli.domain.norm_spec import make_spec
+from normcli.engine.tasks import MeasureJob, measure_run
+from normcli.engine.walk import Walk
+from normcli.planning.memory import MIB, TILE_BYTES, cache_cost, read_cost, write_cost
+from normcli.planning.planner import Resources, plan_fit
+from tests.benchmarks.harness import run_process
+
+SHAPE = (64, 512, 64)  # 8 MiB of float32
+CHUNK = (32, 512, 32)  # 2 MiB
+ROOM = 256 * 1024  # what Python and h5py hold besides elements
+
+FILTERS = {
+    "none": {},
+    "gzip": {"compression": "gzip", "compression_opts": 1},
+    "shuffle": {"shuffle": True},
+    "all": {"shuffle": True, "compression": "gzip", "compression_opts": 1, "fletcher32": True},
+    "lzf": {"shuffle": True, "compression": "lzf", "fletcher32": True},
+    "zstd": None,
+    "blosc": None,
+    "bitshuffle": None,
+}
+
+
+def options(name):
+    found = FILTERS[name]
+    if found is None:
+        plugin = pytest.importorskip("hdf5plugin")
+        kind = {"zstd": plugin.Zstd, "blosc": plugin.Blosc, "bitshuffle": plugin.Bitshuffle}[name]
+        return {**kind(), "shuffle": name == "zstd"}
+    return found
+
+
+def peak(work):
+    """Bytes that `work` had allocated at most, by Python and numpy."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def values():
+    # Noise of the low bits makes the stored chunks nearly as large as the decoded ones.
+    return np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
+
+
+BLOCKS = {
+    "whole chunks": ((0, 0, 0), (32, 512, 64)),
+    "parts of chunks": ((16, 0, 16), (48, 512, 48)),
+    "a sliver of each": ((31, 0, 31), (33, 512, 33)),
+}
+
+
+@pytest.mark.parametrize("part", BLOCKS)
+@pytest.mark.parametrize("filters", FILTERS)
+def test_reading_hdf5_takes_no_more_than_declared(tmp_path, filters, part):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("a", data=values(), chunks=CHUNK, **options(filters))
+    source = open_source(str(tmp_path / "x.h5"))
+    source.read(Block(0, (63, 0, 0), (64, 512, 32)))  # opens the file and imports the decoders
+    source._handle.get().direct._kept.clear()
+    block = Block(0, *BLOCKS[part])
+    direct = source._handle.get().direct
+    assert direct is not None
+    taken = peak(lambda: source.read(block))
+    kept = sum(chunk.nbytes for chunk in direct._kept.values())
+    assert kept <= cache_cost(source.info) == 4 * 2 * MIB
+    assert taken - kept <= read_cost(source.info, block.shape) + ROOM
+
+
+@pytest.mark.parametrize("chunk", [(1, 8, 8), (64, 512, 8), (64, 512, 64)])
+@pytest.mark.parametrize("copies", [1, 20])
+def test_kept_chunks_are_declared(chunk, copies):
+    info = ArrayInfo((64 * copies, *SHAPE[1:]), np.dtype("f8"), (chunk[0] * copies, *chunk[1:]))
+    kept = _cache_bytes(info)
+    assert cache_cost(replace(info, storage="hdf5")) == (kept if kept > MIB else 0)
+    assert cache_cost(replace(info, storage="zarr")) == 0
+    assert cache_cost(replace(info, storage="hdf5", chunks=None)) == 0
+
+
+@pytest.mark.parametrize("filters", ["none", "gzip", "shuffle", "all"])
+def test_writing_hdf5_takes_no_more_than_declared(tmp_path, filters):
+    info = ArrayInfo(SHAPE, np.dtype("f4"), CHUNK, storage="hdf5", codecs=options(filters))
+    sink = make_sink(str(tmp_path / "x.h5/a"), {"": info})
+    sink.create()
+    block = Block(0, (0, 0, 0), (32, 512, 64))
+    given = values()[block.slices].copy()
+    # The block is there already.
+    taken = peak(lambda: sink.write("", block, given)) + given.nbytes
+    assert taken <= write_cost(info, block.shape) + ROOM
+    sink.discard()
+
+
+@pytest.mark.parametrize("orders", ["CC", "CF", "FC", "FF"])
+def test_joined_inputs_take_no_more_than_declared(tmp_path, orders):
+    for number, order in enumerate(orders):
+        np.save(tmp_path / f"{number}.npy", np.asarray(values(), order=order))
+    names = [str(tmp_path / f"{number}.npy") for number in range(2)]
+    source = JoinedSource([open_source(name) for name in names], 0)
+    block = Block(0, (8, 0, 0), (120, 512, 64))
+    declared = read_cost(source.info, block.shape) + TILE_BYTES
+    taken = peak(lambda: source.read(block))
+    assert taken <= declared + ROOM
+    assert taken > declared // 2  # it would not do without the parts
+
+
+@pytest.mark.parametrize("orders", ["C", "F", "CF", "FF"])
+def test_batches_measured_in_c_order_take_no_more_than_declared(tmp_path, orders):
+    for number, order in enumerate(orders):
+        np.save(tmp_path / f"{number}.npy", np.asarray(values(), order=order))
+    sources = [open_source(str(tmp_path / f"{number}.npy")) for number in range(len(orders))]
+    source = sources[0] if len(sources) == 1 else JoinedSource(sources, 0)
+    spec = make_spec(Layout("NSC"), np.dtype("f4"), mode="batch").by_batches(48)
+    geometry = bind(spec, source.info.shape)
+    plan = plan_fit(source.info, geometry, Resources(1, 1 << 30), "numpy", 64, moving_axis=0)
+    (work,) = plan.passes
+    walk = Walk(work.grid, (0, *(axis for axis in geometry.kept if axis)))
+    for run in list(walk.runs())[:2]:
+        job = MeasureJob(source, geometry, walk, "numpy", c_order=True)
+        taken = peak(lambda job=job, run=run: measure_run(job, run))
+        assert taken <= work.block_memory + ROOM
+
+
+def test_the_whole_process_stays_within_its_plan(tmp_path):
+    rng = np.random.default_rng(0)
+    shape, chunk = (32, 512, 512), (8, 512, 512)  # chunks of 8 MiB
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        data = file.create_dataset("a", shape, "f4", chunks=chunk, shuffle=True, compression="gzip")
+        for first in range(0, shape[0], 8):
+            data[first : first + 8] = rng.standard_normal(chunk, dtype=np.float32)
+        file.create_dataset("small", data=data[:1, :8, :8], chunks=True, compression="gzip")
+
+    def fit(name):
+        where = str(tmp_path / "x.h5") + name
+        fixed = ("--layout", "NSC", "-j", "2", "--overwrite", "-q")
+        return run_process("fit", where, "-o", str(tmp_path / "s.json"), *fixed).peak_mib
+
+    info = ArrayInfo(shape, np.dtype("f4"), chunk, storage="hdf5")
+    declared = cache_cost(info) + 2 * (read_cost(info, (16, 512, 512)) + TILE_BYTES)
+    assert fit("/a") - fit("/small") <= declared / MIB + 16
