@@ -92,7 +92,7 @@ def apply_array(
             run = replace(run, overwrite=run.overwrite or place.handing_over)
         setup = ApplySetup(source, input_name, output, options, run, observer)
         scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
-        scheduler.accept([input_name], output, source, setup.sink)
+        scheduler.accept([input_name], output if place else None, source, setup.sink)
         given = resources(run, scheduler, observer)
         if run.dry_run or place is None:
             plan = _plan(setup, given, scheduler)

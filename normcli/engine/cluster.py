@@ -7,6 +7,7 @@ which dask makes anew where it was lost.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -21,6 +22,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from normcli.arrays.paths import parse_path
 from normcli.engine.preflight import Preflight
 from normcli.engine.schedulers import Consumer, Task
 from normcli.engine.walk import Run
@@ -94,6 +96,7 @@ class ClusterScheduler:
             ) from error
         self._where = str(where)
         self._at_once = at_once
+        self._output = "nothing"
         self._memory: int | None = None
         self._compiled = True
 
@@ -141,7 +144,7 @@ class ClusterScheduler:
         TransientError
             When a worker runs another version, or there is none.
         UsageError
-            For a pipe, or an output that one process alone can write.
+            For a pipe.
         """
         for part in parts:
             pickle.dumps(part)
@@ -151,6 +154,9 @@ class ClusterScheduler:
         preflight.compare_inputs(inputs, parts[0].info.nbytes)
         if output is not None:
             preflight.try_output(output)
+            # Tasks of a client that died would go on writing into what is ours now.
+            self._output = _word_for(output)
+            _stop_all(self._client, self._output)
         self._memory, self._compiled = preflight.memory, preflight.compiled
 
     def execute(
@@ -165,7 +171,8 @@ class ClusterScheduler:
         TransientError
             When the scheduler is lost, or there are no workers for long.
         """
-        flight = _Flight(self._client, self._where, task, job, workers)
+        token = f"{self._output}-{uuid.uuid4().hex}"
+        flight = _Flight(self._client, self._where, task, job, workers, token)
         pending = iter(runs)
         try:
             for run in itertools.islice(pending, TASKS_A_THREAD * sum(self._threads().values())):
@@ -190,10 +197,12 @@ class ClusterScheduler:
 class _Flight:
     """The tasks of one pass that are on their way."""
 
-    def __init__(self, client: Any, where: str, task: Task, job: Any, at_once: int) -> None:
+    def __init__(
+        self, client: Any, where: str, task: Task, job: Any, at_once: int, token: str
+    ) -> None:
         self._client, self._where, self._task, self._job = client, where, task, job
         self._at_once = at_once
-        self._token = uuid.uuid4().hex
+        self._token = token
         self._done: SimpleQueue[str] = SimpleQueue()
         self._sent: dict[str, tuple[Any, Run]] = {}
         self._tries: Counter[int] = Counter()
@@ -236,18 +245,7 @@ class _Flight:
         """Stop all tasks, and wait until none is at work any more."""
         futures = [future for future, _ in self._sent.values()]
         self._sent.clear()
-        deadline = time.monotonic() + SETTLE_SECONDS
-        try:
-            while self._client.status == "running" and time.monotonic() < deadline:
-                counts = self._client.run(stop, self._token, on_error="ignore")
-                if futures:
-                    self._client.cancel(futures)
-                    futures = []
-                if not any(counts.values()):
-                    break
-                time.sleep(0.05)
-        except (OSError, TimeoutError, RuntimeError):
-            pass  # The scheduler is gone, and takes its workers with it.
+        _stop_all(self._client, self._token, futures)
 
     def _submit(self, run: Run) -> str:
         arguments = (self._task, self._shared, run, self._token, self._at_once)
@@ -341,6 +339,28 @@ class _Flight:
     def _name(self, position: int) -> str:
         block = self._job.walk.block(position)
         return f"{self._job.source.name}: the block from {block.start} to {block.stop}"
+
+
+def _word_for(output: str) -> str:
+    """Return a word that tells outputs apart."""
+    place = parse_path(output, "output").container.absolute()
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:32]
+
+
+def _stop_all(client: Any, token: str, futures: Sequence[Any] = ()) -> None:
+    """Stop the tasks of a pass, or of all passes of an output, and wait until none is at work."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    try:
+        while client.status == "running" and time.monotonic() < deadline:
+            counts = client.run(stop, token, on_error="ignore")
+            if futures:
+                client.cancel(futures)
+                futures = ()
+            if not any(counts.values()):
+                break
+            time.sleep(0.05)
+    except (OSError, TimeoutError, RuntimeError):
+        pass  # The scheduler is gone, and takes its workers with it.
 
 
 def _putter(queue: SimpleQueue[str], key: str) -> Callable[[Any], None]:

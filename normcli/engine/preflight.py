@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from normcli.arrays.paths import parse_path
-from normcli.engine.worker import Survey, look, remove_probes, survey, write_probe
+from normcli.engine.worker import Survey, appears, look, remove_probes, survey, write_probe
 from normcli.errors import InputError, TransientError
 from normcli.planning.memory import MIB
 from normcli.publishing import work_folder
@@ -22,9 +20,6 @@ SHARE_OF_LIMIT = 0.8
 
 # Compiled kernels take up to 160 MiB of a process; workers of less than this do without.
 LIMIT_FOR_COMPILED = 512 * MIB
-
-# What a network file system may take to show a file that another node wrote.
-_VISIBLE_SECONDS = 5.0
 
 
 class Preflight:
@@ -136,9 +131,9 @@ class Preflight:
                 if not path:
                     raise InputError(
                         f"The worker {address} cannot write to {folder}: {error}.",
-                        "Write to storage that all nodes share.",
+                        "Write to storage that all nodes share, under the same name.",
                     )
-                if not _appears(Path(path)):
+                if not appears(Path(path)):
                     raise InputError(
                         f"What the worker {address} writes to {folder} does not appear here.",
                         "Write to storage that all nodes share, under the same name.",
@@ -175,13 +170,3 @@ def _relevant(package: str, versions: Mapping[str, str | None]) -> str | None:
     if version is None or package == "normcli":
         return version
     return ".".join(version.split(".")[:2])
-
-
-def _appears(path: Path) -> bool:
-    """Whether a file is seen here; listing the folder makes NFS look again."""
-    deadline = time.monotonic() + _VISIBLE_SECONDS
-    while path.name not in os.listdir(path.parent):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True

@@ -53,7 +53,7 @@ class Scheduler(Protocol):
         inputs : sequence of str
             Names of the input arrays.
         output : str or None
-            Name of the output array, where there is one.
+            Name of the output array, if this run is going to write it; its place is owned already.
         *parts
             The source and the sink, which travel to the workers.
         """

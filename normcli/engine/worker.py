@@ -5,11 +5,13 @@ Nothing here knows dask: these are functions of picklable values, which `engine.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
 import socket
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,6 +27,9 @@ from normcli.planning.memory import MIB
 
 # What compiled kernels take beside their imports: measured 61 MiB from the cache and 96 MiB anew.
 COMPILED_BYTES = 100 * MIB
+
+# What a network file system may take to show what another node wrote.
+VISIBLE_SECONDS = 5.0
 
 # Documents that describe an array inside of a Zarr store: cheap to look at, unlike its chunks.
 _DOCUMENTS = ("zarr.json", ".zarray", ".zmetadata", ".zgroup")
@@ -123,6 +128,8 @@ def _seen(path: Path) -> Seen:
 def write_probe(folder: str) -> tuple[str, str]:
     """Write a small file into a folder and return its name, or an empty name and the reason."""
     path = Path(folder) / f".probe-{uuid.uuid4().hex}"
+    if not appears(Path(folder)):
+        return "", "there is no such folder"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(descriptor, b"normcli looks whether it can write here\n")
@@ -130,6 +137,18 @@ def write_probe(folder: str) -> tuple[str, str]:
     except OSError as error:
         return "", error.strerror or str(error)
     return str(path), ""
+
+
+def appears(path: Path) -> bool:
+    """Whether a file that another process made is seen here, at once or soon."""
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while not os.path.lexists(path):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            os.listdir(path.parent)  # makes NFS look again
+    return True
 
 
 def remove_probes(paths: Sequence[str]) -> None:
@@ -194,6 +213,10 @@ def carry(task: Callable[[Any, Any], Any], job: Any, run: Any, token: str, at_on
         obey(event)
         try:
             result = task(job, run)
+            if result.parts:
+                # The client writes down that they are durable, which only this machine can make
+                # true: a file system may keep them in its memory until the file is synced here.
+                job.sink.sync(result.parts)
             _STATE.warm.add(job.kernel)
             return result
         except Exception as error:
@@ -238,10 +261,19 @@ def _to_send(error: Exception, name: str, run: Any) -> Exception:
 
 
 def stop(token: str) -> int:
-    """Let no task of a pass begin or read on, and return how many are at work still."""
+    """Let no task of a pass begin or read on, and return how many are at work still.
+
+    Parameters
+    ----------
+    token : str
+        Names the pass; the passes that another process began for the same output begin with the
+        same word.
+    """
     with _STATE.lock:
-        _STATE.stop(token).set()
-        return _STATE.active[token]
+        for known in [*_STATE.stops, token]:
+            if known.startswith(token):
+                _STATE.stop(known).set()
+        return sum(count for known, count in _STATE.active.items() if known.startswith(token))
 
 
 def _passes(error: NormcliError) -> bool:
