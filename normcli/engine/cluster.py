@@ -279,6 +279,10 @@ class _Flight:
             return future.result()
         except CancelledError as error:
             raise _lost(self._where) from error
+        except OSError as error:
+            # Tasks send none of their own (see `worker.carry`): this is a broken connection.
+            _threads(self._client, self._where)
+            raise TransientError(f"A result was lost on its way here: {error}.") from error
 
     def _examine(self, run: Run, error: Exception) -> None:
         """Find the block that ends workers: each of the run by itself.

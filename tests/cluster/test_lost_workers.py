@@ -7,12 +7,15 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import zarr
 
 import normcli
+from normcli.engine import worker
+from normcli.engine.stopping import Abandoned, check_stop
 from normcli.engine.tasks import apply_run
 from normcli.errors import InputError
 from tests.cli.terminal import NORMCLI, environment
@@ -172,7 +175,7 @@ def test_a_lost_scheduler_leaves_a_run_that_can_be_continued(data, tmp_path):
     "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
 )
 def test_nothing_comes_after_a_stopped_client(data, tmp_path, number):
-    with cluster(tmp_path / "cluster", 2, SLOW="0.2") as made:
+    with cluster(tmp_path / "cluster", 2, SLOW="0.1") as made:
         client = start(data, made)
         wait_for_journal(data)
         begin = time.monotonic()
@@ -187,17 +190,44 @@ def test_nothing_comes_after_a_stopped_client(data, tmp_path, number):
         # The cluster is free for others at once.
         fitted = normcli.fit(data / "x.npy", scheduler_file=str(made.file), **OPTIONS)
         assert fitted.count.sum() == X.size
-        finish(data, "--scheduler-file", str(made.file))
+    finish(data)
+
+
+def test_all_passes_of_an_output_are_stopped_by_its_name(data):
+    """As the next client does, whose output a client that died would go on writing into."""
+    begun, on = threading.Event(), threading.Event()
+
+    def task(job, number):
+        begun.set()
+        assert on.wait(30)
+        check_stop()
+
+    def attempt() -> None:
+        with pytest.raises(Abandoned):
+            worker.carry(task, source_named("x"), None, "output-first", 1)
+
+    def source_named(name: str) -> SimpleNamespace:
+        return SimpleNamespace(source=SimpleNamespace(name=name), kernel="numpy")
+
+    stale = threading.Thread(target=attempt)
+    stale.start()
+    assert begun.wait(30)
+    assert worker.stop("another") == 0
+    assert worker.stop("output") == 1
+    on.set()
+    stale.join()
+    assert worker.stop("output") == 0
+    attempt()  # what was on its way does not begin
 
 
 def test_no_workers_at_all(data, tmp_path):
     with cluster(tmp_path / "cluster", 0) as made:
         begin = time.monotonic()
-        client = start(data, made, DASK_NORMCLI__WORKERS_TIMEOUT="2s")
+        client = start(data, made, DASK_NORMCLI__WORKERS_TIMEOUT="1s")
         _, err = client.communicate(timeout=60)
-        assert 2 <= time.monotonic() - begin < 20
+        assert 1 <= time.monotonic() - begin < 20
     assert client.returncode == 6, err
-    assert "has had no workers for 2 s" in err
+    assert "has had no workers for 1 s" in err
     assert "Hint: Start some with `dask worker`" in err
     assert names(data) == ["x.npy"]
 

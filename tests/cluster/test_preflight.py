@@ -162,6 +162,7 @@ def test_the_memory_limit_of_workers_is_the_budget(lone: Cluster, data):
     del written
 
 
+@pytest.mark.slow
 def test_fewer_blocks_at_once_than_threads(lone: Cluster, data):
     lone.start_worker("--nthreads", "8")
     lone.wait_for_workers(1)
@@ -216,6 +217,7 @@ def test_plain_tcp_on_the_network_is_warned_of(data, tmp_path):
     assert "TLS" in lines[0]
 
 
+@pytest.mark.slow
 def test_tls_by_dasks_own_configuration(data, tmp_path):
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the certificate")
