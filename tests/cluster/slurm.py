@@ -63,7 +63,7 @@ class Task:
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self, **more: str) -> None:
-        env = environment(**self.variables, **more)
+        env = environment(**{**self.variables, **more})
         if self.restarts:
             env["SLURM_RESTART_COUNT"] = str(self.restarts)
         with open(self.output, "ab") as log:  # --open-mode=append
@@ -121,8 +121,10 @@ class Slurm:
         self._bin = folder / ".bin"
         self._bin.mkdir()
         (self._bin / "sitecustomize.py").write_text(SLOW_BLOCKS)
-        (self._bin / "srun").write_text(SRUN)
-        (self._bin / "srun").chmod(0o755)
+        dask = f'#!/bin/sh\nexec "{sys.executable}" -m dask "$@"\n'
+        for name, text in (("srun", SRUN), ("dask", dask)):
+            (self._bin / name).write_text(text)
+            (self._bin / name).chmod(0o755)
 
     def sbatch(self, name: str, array: str = "", slow: float = 0, **more: str) -> dict[int, Task]:
         """Submit a script of the documentation; return its tasks by their number in the array."""
@@ -170,12 +172,12 @@ class Slurm:
             task.lose_node()
 
 
-def begun(folder: Path, output: str, lines: int = 2, seconds: float = 60) -> None:
-    """Return when an output's journal has so many lines, but the output is not there yet."""
-    journal = (folder / output).with_name(f".{Path(output).name}.normcli-work") / "journal"
+def begun(task: Task, output: str, lines: int = 2, seconds: float = 60) -> None:
+    """Return when the journal of a task's output has so many lines."""
+    journal = (task.folder / output).with_name(f".{Path(output).name}.normcli-work") / "journal"
     deadline = time.monotonic() + seconds
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= lines):
-        assert not (folder / output).exists(), "it was done before it could be met"
+        assert task.process.poll() is None, f"it ended before it could be met: {task.text()}"
         assert time.monotonic() < deadline, "nothing was written down"
         time.sleep(0.02)
 

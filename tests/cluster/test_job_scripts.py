@@ -14,7 +14,7 @@ import normcli
 from .slurm import Slurm, begun
 
 X = np.random.default_rng(41).normal(3, 2, (64, 4, 64, 64)).astype("f4")
-SMALL = {"NORMCLI_FIT_MEMORY": "4400KiB", "NORMCLI_APPLY_MEMORY": "4400KiB"}
+SMALL = {"NORMCLI_FIT_MEMORY": "4400KiB", "NORMCLI_APPLY_MEMORY": "5MiB"}
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def assert_normalized(folder: Path) -> None:
 
 
 def test_an_array_with_a_preempted_task_and_a_dead_node(slurm, tmp_path):
-    tasks = slurm.sbatch("fit-part.sh", slow=0.3, **SMALL)
+    tasks = slurm.sbatch("fit-part.sh", slow=0.2, **SMALL)
     assert sorted(tasks) == [1, 2, 3, 4]
-    begun(tmp_path, "parts/2.json")
+    begun(tasks[2], "parts/2.json")
     assert tasks[2].preempt(grace=5) == 143, tasks[2].text()
-    begun(tmp_path, "parts/3.json")
+    begun(tasks[3], "parts/3.json")
     tasks[3].lose_node()
     assert [tasks[number].wait() for number in (1, 4)] == [0, 0]
 
@@ -93,7 +93,7 @@ def test_failed_tasks_that_are_submitted_again_are_the_same_parts(slurm, tmp_pat
 def test_one_job_that_is_preempted(slurm, tmp_path):
     normcli.fit(tmp_path / "x.zarr", tmp_path / "stats.json", layout="NCHW")
     job = slurm.sbatch("apply.sh", slow=0.2, **SMALL)[0]
-    begun(tmp_path, "y.zarr")
+    begun(job, "y.zarr")
     assert job.preempt(grace=5) == 143, job.text()
     assert not (tmp_path / "y.zarr").exists()
     job.requeue(SLOW="0")
@@ -102,6 +102,7 @@ def test_one_job_that_is_preempted(slurm, tmp_path):
     assert_normalized(tmp_path)
 
 
+@pytest.mark.slow
 def test_scheduler_workers_and_client_in_one_job(slurm, tmp_path):
     pytest.importorskip("distributed")
     job = slurm.sbatch("dask.sh", TMPDIR=str(tmp_path), **SMALL)[0]
@@ -116,7 +117,7 @@ def test_scheduler_workers_and_client_in_one_job(slurm, tmp_path):
 def test_a_dask_job_whose_node_dies_is_continued(slurm, tmp_path):
     pytest.importorskip("distributed")
     job = slurm.sbatch("dask.sh", slow=0.2, TMPDIR=str(tmp_path), **SMALL)[0]
-    begun(tmp_path, "y.zarr")
+    begun(job, "y.zarr")
     job.lose_node()
     job.requeue(SLOW="0")
     assert job.wait() == 0, job.text()
@@ -127,13 +128,13 @@ def test_a_dask_job_whose_node_dies_is_continued(slurm, tmp_path):
 def test_the_documentation_shows_no_option_that_does_not_exist():
     import click
 
-    from normcli.cli.main import cli
+    from normcli.cli.main import main
 
     from .slurm import DOCS
 
     known = {
         option
-        for command in cli.commands.values()
+        for command in main.commands.values()
         for parameter in command.params
         if isinstance(parameter, click.Option)
         for option in (*parameter.opts, *parameter.secondary_opts)
