@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from normcli.arrays.access import ArraySource
+from normcli.arrays.buffers import BlockBuffer
 from normcli.domain.grid import Block, Grid
 from normcli.errors import InputError
 
@@ -33,10 +34,10 @@ class WatchedSource:
         self._source = source
         self._lock = threading.Lock()
 
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`, or zeros where they cannot be read."""
         try:
-            return self._source.read(block)
+            return self._source.read(block, buffer)
         except InputError as error:
             with self._lock:
                 self.problems += self._damaged(block) or [error.message]

@@ -47,7 +47,9 @@ class DraftedSink:
         self.name = str(path)
         self.arrays: Mapping[str, ArrayInfo] = dict(arrays)
         self._paths = {key: (paths or {}).get(key, "").strip("/") for key in self.arrays}
-        self.inside = {self._paths[key]: info for key, info in self.arrays.items()}
+        self.inside: Mapping[str, ArrayInfo] = {
+            self._paths[key]: info for key, info in self.arrays.items()
+        }
         self._draft = Draft.of_run(path, overwrite)
 
     @property

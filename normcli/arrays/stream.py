@@ -149,7 +149,7 @@ class NpyStreamSink:
         self.name = name
         self.arrays: Mapping[str, ArrayInfo] = dict(arrays)
         (self._info,) = self.arrays.values()
-        self.inside = {"": self._info}
+        self.inside: Mapping[str, ArrayInfo] = {"": self._info}
         self._file = file
         self._header = write_header(self._info, name)
         self._order = _Ordered(self._info.shape, name)

@@ -162,11 +162,6 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the plan and stop
 
 _LOCAL_RUN = (
     click.option(
-        "--restart",
-        is_flag=True,
-        help="Begin afresh; an interrupted run is continued otherwise.",
-    ),
-    click.option(
         "-j", "--workers", type=int, metavar="N", help="Blocks in flight.  [default: all CPUs]"
     ),
     click.option(
@@ -178,6 +173,11 @@ _LOCAL_RUN = (
 
 _RUN = (
     _OVERWRITE,
+    click.option(
+        "--restart",
+        is_flag=True,
+        help="Begin afresh; an interrupted run is continued otherwise.",
+    ),
     *_LOCAL_RUN,
     click.option("--scheduler", metavar="ADDRESS", help="A dask.distributed scheduler."),
     click.option("--scheduler-file", metavar="FILE", help="Its JSON file."),

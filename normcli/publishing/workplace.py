@@ -88,7 +88,7 @@ class Workplace:
                     _make_private(self.folder)
                     lock.acquire()
                     break
-                except FileNotFoundError:
+                except (FileNotFoundError, FileExistsError):
                     if attempt == 9:
                         raise
             self._lock = lock

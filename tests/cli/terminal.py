@@ -120,7 +120,12 @@ def npy(values: np.ndarray) -> bytes:
 
 
 def drafts(folder: Path) -> list[str]:
-    return [str(p) for p in folder.rglob("*") if "normcli-draft" in p.name]
+    """Return outputs in the making, and the work folders that hold them."""
+    return [
+        str(p)
+        for p in folder.rglob("*")
+        if "normcli-draft" in p.name or p.name.endswith(".normcli-work")
+    ]
 
 
 def assert_told(ended: Ended, code: int, *words: str, hint: bool = True) -> None:

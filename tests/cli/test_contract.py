@@ -18,15 +18,18 @@ NORM = {
 FIT = {"momentum", "moving-variance", "moving-start", "update", "part"}
 APPLY = {
     "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
-    "dtype", "stats-out", "no-stats-out",
+    "dtype", "stats-out", "no-stats-out", "hdf5-version",
 }  # fmt: skip
-RUN = {"output", "overwrite", "workers", "memory", "scheduler", "scheduler-file", "dry-run"}
+RUN = {
+    "output", "overwrite", "workers", "memory", "scheduler", "scheduler-file", "dry-run", "restart",
+}  # fmt: skip
 SCREEN = {"json", "quiet", "verbose", "progress", "no-progress", "debug", "help"}
 
 
 def _options(command: str) -> dict[str, click.Option]:
     found = main.commands[command]
-    context = click.Context(found, info_name=command, parent=click.Context(main))
+    parent = click.Context(main, **main.context_settings)
+    context = click.Context(found, info_name=command, parent=parent)
     return {
         name.lstrip("-"): option
         for option in found.get_params(context)
@@ -41,6 +44,8 @@ def test_the_contract_is_complete():
     assert set(_options("apply")) == NORM | APPLY | RUN | SCREEN
     assert set(_options("merge")) == {"output", "overwrite", "dry-run"} | SCREEN
     assert set(_options("inspect")) == SCREEN
+    assert set(_options("clean")) == SCREEN | {"dry-run"}
+    assert set(_options("verify")) == SCREEN | {"workers", "memory"}
     short = {o for c in main.commands.values() for p in c.params for o in p.opts if len(o) == 2}
     assert short == {"-o", "-j", "-q", "-v"}
 

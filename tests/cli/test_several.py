@@ -32,8 +32,9 @@ def test_each_under_its_own_name(inputs: Path):
     np.testing.assert_allclose(np.load("out/a.npy"), expected, rtol=1e-4)
     with h5py.File("out/c.h5") as file:
         np.testing.assert_allclose(file["group/x"][...], expected, rtol=1e-4)
+    ends = ("", ".manifest.jsonl", ".stats.json")
     assert sorted(os.listdir("out")) == [
-        f"{name}{end}" for name in ("a.npy", "b.npy", "c.h5") for end in ("", ".stats.json")
+        f"{name}{end}" for name in ("a.npy", "b.npy", "c.h5") for end in ends
     ]
     assert "normcli: 3 of 3 inputs done\n" in ended.err
     assert "  in/c.h5/group/x  done: out/c.h5/group/x" in ended.err

@@ -1,4 +1,4 @@
-"""What the engine costs by itself: a million blocks of one element each."""
+"""What the engine costs by itself, whatever is measured: blocks of one element each."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block, Grid
+from normcli.domain.moments import Moments
 from normcli.engine.cluster import ClusterScheduler
 from normcli.engine.collectors import HeldMoments
 from normcli.engine.events import Observer
@@ -65,14 +66,24 @@ def walk_through(blocks: int, folder: Path, scheduler: Any, observed: Any) -> di
     return took
 
 
+class OneElement:
+    """Stands for the kernels, of which a call for one element costs three times the engine."""
+
+    def measure(self, values: np.ndarray, geometry: Geometry, start: tuple[int, ...]) -> Moments:
+        x = values.reshape(())
+        zero = np.zeros((), np.int64)
+        return Moments(zero + 1, x, np.zeros(()), x, x, zero)
+
+
 def resident(*pids: int) -> int:
     return sum(psutil.Process(pid).memory_info().rss for pid in pids)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_million_blocks_on_threads(tmp_path):
-    walk_through(10_000, tmp_path, ThreadScheduler(2), lambda: 0)
+def test_a_million_blocks_on_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr("normcli.engine.tasks.kernels", lambda name: OneElement())
+    walk_through(5_000, tmp_path, ThreadScheduler(2), lambda: 0)
     took = walk_through(1_000_000, tmp_path, ThreadScheduler(2), lambda: resident(os.getpid()))
     print(took)
     assert took["cpu"] < 200e-6 * 1_000_000
@@ -82,7 +93,7 @@ def test_a_million_blocks_on_threads(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_million_blocks_on_a_cluster(tmp_path):
+def test_a_hundred_thousand_blocks_on_a_cluster(tmp_path):
     pytest.importorskip("distributed")
     from .processes import cluster
 
@@ -93,12 +104,13 @@ def test_a_million_blocks_on_a_cluster(tmp_path):
         pids = (os.getpid(), made.scheduler.pid)
         master = psutil.Process(made.scheduler.pid)
         try:
-            walk_through(10_000, tmp_path, scheduler, lambda: 0)
+            walk_through(5_000, tmp_path, scheduler, lambda: 0)
             before = sum(master.cpu_times()[:2])
-            took = walk_through(1_000_000, tmp_path, scheduler, lambda: resident(*pids))
+            took = walk_through(100_000, tmp_path, scheduler, lambda: resident(*pids))
             took["scheduler"] = sum(master.cpu_times()[:2]) - before
         finally:
             scheduler.close()
     print(took)
-    assert took["cpu"] + took["scheduler"] < 200e-6 * 1_000_000
-    assert took["grown"] < 128 * MIB
+    # The workers measured; this is what client and scheduler took.
+    assert took["cpu"] + took["scheduler"] < 200e-6 * 100_000
+    assert took["grown"] < 64 * MIB
