@@ -104,7 +104,7 @@ def merge_statistics(
     given = [_read(path) for path in paths]
     _require_alike(given)
     whole = _joined_parts(given)
-    _refuse_overlap(whole)
+    _refuse_overlap(whole, observer)
     merged = _union(whole)
     assert merged.moments is not None
     spec, dtype = merged.spec, merged.source.dtype
@@ -244,13 +244,18 @@ def _whole(parts: Sequence[Named]) -> Named:
             f"in SLURM: sbatch --array={ranges} JOB",
         )
     _require_tiling([numbered[number] for number in range(1, of + 1)], name)
-    moments = Moments.identity(first.statistics.shape)
-    for number in range(1, of + 1):
-        part_moments = numbered[number].statistics.moments
-        assert part_moments is not None
-        moments = moments.merge(part_moments)
+    moments = _added([numbered[number] for number in range(1, of + 1)])
     source = replace(numbered[1].statistics.source, part=None)
     return Named(first.path, replace(first.statistics, moments=moments, source=source))
+
+
+def _added(given: Sequence[Named]) -> Moments:
+    """Return the moments of the union, for the same groups; all that is added up is added here."""
+    total = Moments.identity(given[0].statistics.shape)
+    for named in given:
+        assert named.statistics.moments is not None
+        total = total.merge(named.statistics.moments)
+    return total
 
 
 def _require_tiling(parts: Sequence[Named], name: str) -> None:
@@ -276,8 +281,10 @@ def _require_tiling(parts: Sequence[Named], name: str) -> None:
         )
 
 
-def _refuse_overlap(whole: Sequence[Named]) -> None:
+def _refuse_overlap(whole: Sequence[Named], observer: Observer) -> None:
+    """Refuse an input that would be counted twice, and tell of one that may be a copy."""
     seen: dict[Any, str] = {}
+    contents: dict[Any, str] = {}
     for named in whole:
         for entry in named.statistics.source.inputs:
             if entry.get("fingerprint") is None:
@@ -295,6 +302,13 @@ def _refuse_overlap(whole: Sequence[Named]) -> None:
                     "Leave one of them out.",
                 )
             seen[key] = named.path
+            path = str(entry.get("path"))
+            other = contents.setdefault(key[1:], path)
+            if other != path:
+                observer.warn(
+                    f"{other} and {path} have the same size and the same content, as far as it "
+                    "was sampled; if one is a copy of the other, its elements count twice"
+                )
 
 
 def _union(whole: Sequence[Named]) -> Statistics:
@@ -310,13 +324,8 @@ def _union(whole: Sequence[Named]) -> Statistics:
             f"{spec.layout} of {whole[0].path} has no N.",
             "Fit with a --layout that has N.",
         )
-    everything = [named.statistics.moments for named in whole]
-    moments = everything[0]
-    assert moments is not None
     if batch not in spec.kept:
-        for other in everything[1:]:
-            assert other is not None
-            moments = moments.merge(other)
+        moments = _added(whole)
     elif spec.divided_axis == batch:
         raise InputError(
             f"{whole[0].path} holds statistics of batches, which are not merged.",
@@ -325,6 +334,7 @@ def _union(whole: Sequence[Named]) -> Statistics:
     else:
         # Statistics of observations: those of the next input follow.
         axis = spec.kept.index(batch)
+        everything = [named.statistics.moments for named in whole]
         moments = Moments(
             *(
                 np.concatenate([getattr(part, f.name) for part in everything], axis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import normcli
 from normcli.domain.part import Part
+from normcli.engine.events import Observer
 from normcli.errors import DataPolicyError, InputError, UsageError
 
 from .stores import STORAGES, store
@@ -208,7 +210,17 @@ def test_the_same_input_is_not_counted_twice(tmp_path):
     refused([tmp_path / "a.json", tmp_path / "a.json"], "counted twice")
     parts = fit_parts(tmp_path, name, 2, layout="NCHW")
     refused([tmp_path / "a.json", *parts], "counted twice")
-    assert normcli.merge([tmp_path / "a.json", tmp_path / "c.json"]).count.sum() == 2 * (X.size - 4)
+    # A copy by another name may be meant; it is told.
+    told: list[str] = []
+
+    class Listening(Observer):
+        def warn(self, message: str, hint: str | None = None) -> None:
+            told.append(message)
+
+    merged = normcli.merge([tmp_path / "a.json", tmp_path / "c.json"], observer=Listening())
+    assert len(told) == 1
+    assert re.search(r"x\.npy and .*z\.npy have the same size", told[0])
+    assert merged.count.sum() == 2 * (X.size - 4)
 
 
 @pytest.mark.parametrize(
