@@ -74,6 +74,16 @@ def storm(data: Path, folder: Path, runs: int, every: float) -> int:
     return total
 
 
+def test_a_worker_that_dies_changes_no_bit(data, tmp_path):
+    here = bits(normcli.fit(data / "x.npy", **OPTIONS))
+    mark = tmp_path / "killed"
+    with cluster(tmp_path / "cluster", 2, KILLS_ONCE=str(mark)) as made:
+        there = normcli.fit(data / "x.npy", scheduler_file=str(made.file), **OPTIONS)
+    assert mark.exists()
+    assert bits(there) == here
+
+
+@pytest.mark.slow
 def test_a_worker_is_killed_every_second(data, tmp_path):
     assert storm(data, tmp_path / "cluster", 1, 1.0) >= 2
 
