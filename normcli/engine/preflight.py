@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ PACKAGES = ("normcli", "numpy", "zarr", "h5py", "numba")
 
 # dask lets a worker begin nothing new above 80 % of its memory limit, and ends it at 95 %.
 SHARE_OF_LIMIT = 0.8
+
+_TRIES = 20
+_TRY_SECONDS = 0.25
 
 # Compiled kernels take up to 160 MiB of a process; workers of less than this do without.
 LIMIT_FOR_COMPILED = 512 * MIB
@@ -143,8 +147,23 @@ class Preflight:
             remove_probes(paths)
 
     def _ask(self, function: Any, *arguments: Any) -> dict[str, Any]:
-        """Call a function in every worker; one that ends meanwhile is not asked."""
-        answers = self._client.run(function, *arguments, on_error="return")
+        """Call a function in every worker; one that ends meanwhile is not asked.
+
+        The scheduler may not know yet that a worker ended, so one whose connection breaks is asked
+        again for some seconds.
+        """
+        answers: dict[str, Any] = {}
+        asked = None
+        for _ in range(_TRIES):
+            answers |= self._client.run(function, *arguments, workers=asked, on_error="return")
+            alive = self._client.nthreads()
+            broken = [a for a in answers if a in alive and isinstance(answers[a], OSError)]
+            if not broken:
+                break
+            time.sleep(_TRY_SECONDS)
+            asked = [address for address in broken if address in self._client.nthreads()]
+            if not asked:
+                break
         alive = self._client.nthreads()
         for address, answer in answers.items():
             if isinstance(answer, BaseException) and address in alive:
