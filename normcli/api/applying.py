@@ -17,6 +17,7 @@ from normcli.api.options import ApplyOptions, RunOptions
 from normcli.api.parameters import Known, stored_arrays
 from normcli.api.preparing import (
     input_rules,
+    kernel_for,
     make_scheduler,
     provenance,
     require_unchanged,
@@ -43,9 +44,8 @@ from normcli.engine.schedulers import Scheduler
 from normcli.engine.tables import AffineTables, HeldTables, NormalizerTables, StoredTables
 from normcli.engine.tasks import ApplyJob, MeasureJob
 from normcli.engine.walk import Walk
-from normcli.kernels.select import choose
 from normcli.planning.plan import Plan
-from normcli.planning.planner import plan_apply
+from normcli.planning.planner import Resources, plan_apply
 from normcli.publishing import Draft, Handover
 
 
@@ -100,10 +100,11 @@ def apply_array(
             place = stack.enter_context(RunPlace(container, run, observer))
             run = replace(run, overwrite=run.overwrite or place.handing_over)
         setup = ApplySetup(source, input_name, output, options, run, observer)
-        scheduler = stack.enter_context(closing(make_scheduler(run)))
-        scheduler.accept(source, setup.sink)
+        scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
+        scheduler.accept([input_name], output if place else None, source, setup.sink)
+        given = resources(run, scheduler, observer)
         if run.dry_run or place is None:
-            plan = _plan(setup, run, scheduler)
+            plan = _plan(setup, given, scheduler)
             observer.planned(plan)
             if run.dry_run:
                 return ApplyOutcome(plan, None)
@@ -118,21 +119,21 @@ def apply_array(
             if found is not None:
                 assert journal.plan is not None
                 return ApplyOutcome(journal.plan, found)
-        again = place.plan_again(resources(run, scheduler))
-        plan = again or _plan(setup, run, scheduler)
+        again = place.plan_again(given)
+        plan = again or _plan(setup, given, scheduler)
         observer.planned(plan)
         applying = _Applying(setup, Runner(plan, scheduler, observer, journal), begin)
         return ApplyOutcome(plan, applying.run(stack, place))
 
 
-def _plan(setup: ApplySetup, run: RunOptions, scheduler: Scheduler) -> Plan:
+def _plan(setup: ApplySetup, given: Resources, scheduler: Scheduler) -> Plan:
     info = setup.source.info
     return plan_apply(
         info,
         setup.sink_info,
         setup.geometry,
-        resources(run, scheduler),
-        choose(info.nbytes),
+        given,
+        kernel_for(info.nbytes, scheduler),
         groups_held=0 if setup.by_block else setup.geometry.group_count,
         known=setup.known is not None,
         per_dataset=setup.spec.per_dataset,

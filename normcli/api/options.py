@@ -122,12 +122,15 @@ class FitOptions(NormOptions):
         ``zeros-ones``, ``first-batch``, or a statistics file.
     update : str or Path, optional
         Earlier statistics to continue.
+    part : str, optional
+        Measure one of N parts only: ``"3/16"``; ``normcli merge`` joins them.
     """
 
     momentum: float | str | None = None
     moving_variance: str | None = None
     moving_start: str | None = None
     update: str | Path | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

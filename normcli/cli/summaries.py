@@ -32,6 +32,8 @@ def plan_rows(plan: Plan) -> Iterable[tuple[str, str]]:
             f"{VERBS[work.kind]}: {counted(len(work.grid), 'block')} of {shape} ({work.reason}), "
             f"{size(work.bytes_read)} read, {size(work.bytes_written)} written",
         )
+    if not plan.passes:
+        return
     yield (
         "memory",
         f"peak {size(plan.peak_memory)} of {size(plan.memory_budget)} "
@@ -90,6 +92,9 @@ def report_rows(report: Report) -> Iterable[tuple[str, str]]:
             f"mean {report.written_mean:.6g}, standard deviation {report.written_std:.6g}, "
             f"non-finite {report.written_nonfinite}",
         )
+    if not report.passes:
+        yield "time", duration(report.seconds)
+        return
     moved = report.bytes_read + report.bytes_written
     yield (
         "time",

@@ -13,6 +13,7 @@ from normcli.domain.dtypes import spacing
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.part import Part
 from normcli.errors import DataPolicyError, InputError
 
 # Squares of smaller magnitudes lose some of their 53 bits in float64.
@@ -40,6 +41,8 @@ class SourceDescription:
     chunks, missing_chunks : int
         Chunks (or shards) of the input that its format may leave out, and those that are not
         stored; both 0 where the format stores everything.
+    part : Part or None
+        Which part of the data alone was measured.
     """
 
     shape: tuple[int, ...]
@@ -48,6 +51,7 @@ class SourceDescription:
     inputs: tuple[Mapping[str, Any], ...] = ()
     chunks: int = 0
     missing_chunks: int = 0
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,22 @@ class Statistics:
         if self.moments is None or moving or self.spec.convention is not None:
             return np.zeros(self.estimate(which)[0].shape, bool)
         return constant_groups(self.moments, self.source.dtype)
+
+
+def require_whole(statistics: Statistics, where: str) -> None:
+    """Refuse statistics of one part, which say nothing of the whole yet.
+
+    Raises
+    ------
+    InputError
+        When `statistics`, found at `where`, are those of a part.
+    """
+    part = statistics.source.part
+    if part is not None:
+        raise InputError(
+            f"{where} holds part {part.number} of {part.of} of the statistics only.",
+            f"Join the parts first: normcli merge STATS... -o STATS, with all {part.of} of them.",
+        )
 
 
 def pooled_estimate(moments: Moments, spec: NormSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -284,6 +284,6 @@ def plan_from_json(values: Mapping[str, Any]) -> Plan:
     """Return the plan that `plan_to_json` took apart."""
     passes = []
     for one in values["passes"]:
-        grid = Grid(tuple(one["grid"]["shape"]), tuple(one["grid"]["block_shape"]))
+        grid = Grid(*(tuple(one["grid"][name]) for name in ("shape", "block_shape", "origin")))
         passes.append(Pass(**{**one, "grid": grid}))
     return Plan(**{**values, "passes": tuple(passes)})

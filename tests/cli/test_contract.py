@@ -15,7 +15,7 @@ NORM = {
     "method", "epsilon", "epsilon-placement", "ddof", "convention", "nonfinite", "batch-size",
     "num-channels", "expect-shape", "missing", "allow-external-refs", "allow-symlinks",
 }  # fmt: skip
-FIT = {"momentum", "moving-variance", "moving-start", "update"}
+FIT = {"momentum", "moving-variance", "moving-start", "update", "part"}
 APPLY = {
     "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
     "dtype", "stats-out", "no-stats-out", "hdf5-version",
@@ -42,6 +42,7 @@ def _options(command: str) -> dict[str, click.Option]:
 def test_the_contract_is_complete():
     assert set(_options("fit")) == NORM | FIT | RUN | SCREEN
     assert set(_options("apply")) == NORM | APPLY | RUN | SCREEN
+    assert set(_options("merge")) == {"output", "overwrite", "dry-run"} | SCREEN
     assert set(_options("inspect")) == SCREEN
     assert set(_options("clean")) == SCREEN | {"dry-run"}
     assert set(_options("verify")) == SCREEN | {"workers", "memory"}
@@ -70,7 +71,13 @@ def test_each_option_is_explained():
 
 def test_version_and_help():
     assert call("--version").text == f"normcli {__version__}\n"
-    for arguments in (["-h"], ["fit", "-h"], ["apply", "--help"], ["inspect", "-h"]):
+    for arguments in (
+        ["-h"],
+        ["fit", "-h"],
+        ["apply", "--help"],
+        ["merge", "-h"],
+        ["inspect", "-h"],
+    ):
         ended = call(*arguments)
         assert ended.code == 0
         assert ended.text.startswith("Usage: normcli")
