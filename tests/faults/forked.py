@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import pkgutil
@@ -128,7 +129,7 @@ class Forks:
         **faults : object
             ``at=3, ops="rename", errno=28`` sets FI_AT, FI_OPS and FI_ERRNO.
         """
-        log = cwd.parent / f".faults-{cwd.name}"
+        log = cwd.parent / f".faults-{cwd.name}-{self._process.pid}"
         order = {
             "arguments": [str(a) for a in arguments],
             "cwd": str(cwd),
@@ -231,6 +232,9 @@ def _main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What is collected in the children would otherwise be copied by each.
+    gc.collect()
+    gc.freeze()
     order = _serve(reading, telling)
     if order is None:
         return
