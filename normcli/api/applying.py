@@ -15,7 +15,7 @@ from normcli.api.apply_setup import ApplySetup
 from normcli.api.continuing import RunPlace, digest
 from normcli.api.options import ApplyOptions, RunOptions
 from normcli.api.parameters import Known, stored_arrays
-from normcli.api.preparing import make_scheduler, provenance, resources
+from normcli.api.preparing import make_scheduler, provenance, require_unchanged, resources
 from normcli.api.sidecars import StoredSidecar
 from normcli.api.warnings import warn_of
 from normcli.arrays.access import StoredPart
@@ -179,6 +179,7 @@ class _Applying:
             self._stored = self._stored_sidecar(stack, place)
         self._begin_sinks()
         written, counts = self._passes()
+        require_unchanged(setup.source, setup.described)
         sealed = setup.sink.seal()
         report = self._report(written.moments, counts)
         if place is None:

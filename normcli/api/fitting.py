@@ -18,6 +18,7 @@ from normcli.api.preparing import (
     make_scheduler,
     new_spec,
     provenance,
+    require_unchanged,
     resolve_layout,
     resources,
 )
@@ -146,6 +147,7 @@ def fit_arrays(
             return FitOutcome(plan, None, None)
         runner = Runner(plan, scheduler, observer, journal)
         statistics, counts, drafts = fit.run(runner, place, stack)
+        require_unchanged(source, fit.described)
         report = Report(
             command="fit",
             inputs=tuple(inputs),
@@ -172,15 +174,14 @@ def fit_arrays(
 
 def _settings(fit: _Fit, options: FitOptions, output: str) -> dict[str, object]:
     """Return everything that decides the bits of the outcome."""
-    described = describe(fit.source)
     earlier = None
     if fit.earlier is not None:
         earlier = digest(statistics_document(replace(fit.earlier, provenance={})))
-    attrs = statistics_attrs(fit.spec, described)
+    attrs = statistics_attrs(fit.spec, fit.described)
     return {
         "command": "fit",
         "version": provenance()["version"],
-        "input": list(described.inputs),
+        "input": list(fit.described.inputs),
         "normalization": {k: v for k, v in attrs.items() if k not in ("source", "created")},
         "momentum": [
             options.momentum,
@@ -208,6 +209,7 @@ class _Fit:
         check_expectations(options, source, layout)
         self.source, self.layout, self.output = source, layout, output
         self.overwrite, self.observer = run.overwrite, observer
+        self.described = describe(source)
         self.spec = new_spec(options, layout, source.info)
         self.geometry = bind(self.spec, source.info.shape)
         self.earlier = earlier_statistics(options.update)
@@ -248,7 +250,7 @@ class _Fit:
         job = MeasureJob(
             self.source, self.measured, walk, runner.plan.kernel, c_order=self.rule is not None
         )
-        source = describe(self.source)
+        source = self.described
         if self.by_block:
             assert place is not None
             counts, draft = self._run_by_block(runner, job, source, place)

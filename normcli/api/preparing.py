@@ -173,6 +173,22 @@ def describe(source: ArraySource) -> SourceDescription:
     return SourceDescription(info.shape, info.dtype, info.dims, source.identity())
 
 
+def require_unchanged(source: ArraySource, before: SourceDescription) -> None:
+    """Refuse what was computed from an input that something else wrote to meanwhile.
+
+    Raises
+    ------
+    InputError
+        When size, time or fingerprint of an input are not what they were.
+    """
+    for earlier, now in zip(before.inputs, source.identity(), strict=True):
+        if dict(earlier) != dict(now):
+            raise InputError(
+                f"{earlier['path']} changed while it was read, so the result would be of neither.",
+                "Do not change an input while normcli reads it; then run the same command again.",
+            )
+
+
 def provenance() -> dict[str, Any]:
     """Return who made this, with what command, and when."""
     command = [arg if arg.isprintable() else repr(arg) for arg in sys.argv]
