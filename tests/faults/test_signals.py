@@ -61,6 +61,37 @@ def test_a_signal_keeps_what_is_done(
     assert outcome(tmp_path, "y") == whole(apply_command(inputs, "x.npy"))
 
 
+def test_a_second_signal_ends_at_once(shim: Shim, forks: Forks, inputs, tmp_path, whole, figures):
+    """Even while a write does not come back; what was written down is enough."""
+    command = apply_command(inputs, "x.npy")
+    process = shim.popen(*command, cwd=tmp_path, delay=1_500_000, ops="write", match="draft")
+    wait_for(tmp_path / ".y.npy.normcli-work" / "journal", 1, process)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    figures.most("R8", second_signal_to_end_s=time.monotonic() - begin)
+    assert process.communicate()
+    assert outcome(tmp_path, "y") == {}
+    ended = forks.run(*command, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert outcome(tmp_path, "y") == whole(command)
+
+
+def test_storage_that_hangs_does_not_keep_a_run(shim: Shim, inputs, tmp_path, figures):
+    """After 4 seconds a run that was asked to stop ends, whatever its writes do."""
+    command = apply_command(inputs, "x.npy")
+    process = shim.popen(*command, cwd=tmp_path, delay=30_000_000, ops="fsync", match="draft")
+    wait_for(tmp_path / ".y.npy.normcli-work" / "journal", 2, process)
+    time.sleep(0.5)  # The thread of the journal is in its sync then.
+    begin = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    figures.most("R8", hanging_storage_signal_to_end_s=time.monotonic() - begin)
+    assert process.communicate()
+
+
 def test_usr1_tells_where_the_run_is_and_goes_on(shim: Shim, inputs, tmp_path):
     process = shim.popen(
         *apply_command(inputs, "x.npy", "-q"), cwd=tmp_path, delay=50000, ops="write", match="draft"
