@@ -151,6 +151,7 @@ def fit_arrays(
             return FitOutcome(plan, None, None)
         runner = Runner(plan, scheduler, observer, journal)
         statistics, counts, drafts = fit.run(runner, place, stack)
+        require_unchanged(source, fit.state)
         report = Report(
             command="fit",
             inputs=tuple(inputs),
@@ -179,15 +180,14 @@ def fit_arrays(
 
 def _settings(fit: _Fit, options: FitOptions, output: str) -> dict[str, object]:
     """Return everything that decides the bits of the outcome."""
-    described = describe(fit.source)
     earlier = None
     if fit.earlier is not None:
         earlier = digest(statistics_document(replace(fit.earlier, provenance={})))
-    attrs = statistics_attrs(fit.spec, described)
+    attrs = statistics_attrs(fit.spec, fit.described)
     return {
         "command": "fit",
         "version": provenance()["version"],
-        "input": list(described.inputs),
+        "input": list(fit.described.inputs),
         "normalization": {k: v for k, v in attrs.items() if k not in ("source", "created")},
         "momentum": [
             options.momentum,
@@ -218,6 +218,7 @@ class _Fit:
         self.source, self.layout, self.output = source, layout, output
         self.overwrite, self.observer = run.overwrite, observer
         self.state = input_state(source)
+        self.described = describe(source)
         self.spec = new_spec(options, layout, source.info)
         self.geometry = bind(self.spec, source.info.shape)
         self.earlier = earlier_statistics(options.update)
@@ -275,7 +276,7 @@ class _Fit:
         job = MeasureJob(
             self.source, self.measured, walk, runner.plan.kernel, merged=self.rule is not None
         )
-        source = describe(self.source)
+        source = self.described
         if self.by_block:
             assert place is not None
             counts, draft = self._run_by_block(runner, job, source, place)
@@ -291,7 +292,6 @@ class _Fit:
             held = HeldMoments(self.geometry.statistics_shape)
             runner.measure(work, job, held)
             moments = held.moments
-        require_unchanged(self.source, self.state)
         statistics, counts = self._finish(moments, moving, source)
         return statistics, counts, self._drafts(statistics, place, stack)
 
@@ -322,7 +322,6 @@ class _Fit:
         if runner.journal is not None:
             runner.journal.begin(runner.plan, lambda done: stored.sink.sync(done.stored_parts))
         runner.measure(work, job, stored.moments)
-        require_unchanged(self.source, self.state)
         stored.seal(source, provenance())
         warn_of(stored.moments.tally, self.spec, self.observer)
         return stored.moments.tally, stored.sink.draft
@@ -358,7 +357,7 @@ class _Fit:
 
     def _finish_part(self, moments: Moments, part: Part) -> tuple[Statistics, Tally]:
         # Groups are judged when they are whole: in merge.
-        source = replace(describe(self.source), part=part)
+        source = replace(self.described, part=part)
         statistics = Statistics(self.spec, source, moments, provenance=provenance())
         return statistics, tally(moments, self.spec, source.dtype)
 

@@ -239,8 +239,8 @@ def require_unchanged(source: ArraySource, before: tuple[tuple[str, Any, Any], .
     for old, new in zip(before, input_state(source), strict=True):
         if old != new:
             raise InputError(
-                f"{old[0]} was changed while it was read.",
-                "Wait until it is complete, then start again.",
+                f"{old[0]} changed while it was read, so the result would be of neither.",
+                "Do not change an input while normcli reads it; then run the same command again.",
             )
 
 

@@ -43,7 +43,7 @@ def main() -> None:
     \b
     Exit codes: 0 done; 1 a bug; 2 usage; 3 an input is unreadable or does not fit;
     4 refused for safety; 5 the output failed; 6 try again; 7 the data break a policy;
-    8 some of several inputs failed; 130, 143, 129 after a signal; 141 closed pipe.
+    8 some of several inputs failed; 129, 130, 143, 152 after a signal; 141 closed pipe.
     """
 
 
