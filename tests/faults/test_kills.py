@@ -46,6 +46,7 @@ def test_killed_at_some_operations(forks: Forks, inputs, tmp_path, whole, figure
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("mode", ["batch", "instance"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_killed_at_every_operation(forks: Forks, inputs, tmp_path, whole, figures, name, mode):

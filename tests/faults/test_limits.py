@@ -75,6 +75,7 @@ def test_no_more_time(forks: Forks, inputs, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_more_memory(inputs, tmp_path, whole, name):
     """Between too little to begin and enough, there is one line or the output."""
