@@ -140,5 +140,7 @@ def _signals(screen: Screen) -> Iterator[None]:
     finally:
         for timer in watchdog:
             timer.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # Once a run is stopping, another signal ends it at once, down to its last instruction.
+        if not STOPPING.is_set():
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -63,6 +63,7 @@ def test_too_small(forks: Forks, inputs, disk, whole, name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_size(forks: Forks, inputs, disk, whole, figures, name):
     command = disk_command(inputs, name)

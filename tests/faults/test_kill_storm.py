@@ -55,6 +55,7 @@ def storm(forks: Forks, tmp_path, command, whole, figures, workers: int = 1) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("mode", ["batch", "instance"])
 @pytest.mark.parametrize("name", FORMATS)
@@ -64,6 +65,7 @@ def test_apply(forks: Forks, inputs, tmp_path, whole, figures, name, mode, worke
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", FORMATS)
 def test_fit(forks: Forks, inputs, tmp_path, whole, figures, name):
     storm(forks, tmp_path, fit_command(inputs, name), whole, figures)

@@ -24,13 +24,13 @@ def test_few_open_files(forks: Forks, inputs, tmp_path, whole, name):
     assert outcome(tmp_path, "y") == whole(command)
 
 
-@pytest.mark.parametrize("name", ["x.npy", "x.h5", "x.zarr"])
+@pytest.mark.parametrize("name", ["x.npy", "x.zarr"])
 def test_hardly_any_open_files(forks: Forks, inputs, tmp_path, whole, name):
     """At some number nothing works any more; above it all does, and between there are errors."""
     command = apply_command(inputs, name)
     expected = whole(command)
     codes = []
-    for limit in range(4, 26, 3):
+    for limit in (4, 11, 18, 25):
         folder = tmp_path / str(limit)
         folder.mkdir()
         ended = forks.run(*command, cwd=folder, limits={"NOFILE": limit})
@@ -75,6 +75,7 @@ def test_no_more_time(forks: Forks, inputs, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_more_memory(inputs, tmp_path, whole, name):
     """Between too little to begin and enough, there is one line or the output."""

@@ -29,7 +29,7 @@ def interrupt(command: tuple[str, ...], work: Path) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize("mode", SHAPES)
+@pytest.mark.parametrize("mode", ["batch", pytest.param("instance", marks=pytest.mark.slow)])
 def test_while_continuing(tmp_path, figures, mode):
     """Instances have so many groups here that their journal holds much."""
     values = np.random.default_rng(2).normal(0, 1, SHAPES[mode]).astype(np.float32)

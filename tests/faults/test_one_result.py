@@ -55,7 +55,7 @@ def interrupted(
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n not in CHUNKINGS[:2])) for n in CHUNKINGS],
+    [pytest.param(n, marks=[pytest.mark.slow] * (n != "x.npy")) for n in CHUNKINGS],
 )
 def test_workers_and_interruptions(forks: Forks, inputs, tmp_path, whole, figures, name):
     command = apply_command(inputs, name)

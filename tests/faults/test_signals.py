@@ -70,9 +70,10 @@ def test_a_second_signal_ends_at_once(shim: Shim, forks: Forks, inputs, tmp_path
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    told = process.communicate(timeout=20)[1].decode()
+    # While the interpreter ends, Python has no handlers any more; a shell sees 130 either way.
+    assert process.returncode in (130, -signal.SIGINT), told
     figures.most("R8", second_signal_to_end_s=time.monotonic() - begin)
-    assert process.communicate()
     assert outcome(tmp_path, "y") == {}
     ended = forks.run(*command, cwd=tmp_path)
     assert ended.code == 0, ended.err
@@ -87,9 +88,9 @@ def test_storage_that_hangs_does_not_keep_a_run(shim: Shim, inputs, tmp_path, fi
     time.sleep(0.5)  # The thread of the journal is in its sync then.
     begin = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 143
+    told = process.communicate(timeout=20)[1].decode()
     figures.most("R8", hanging_storage_signal_to_end_s=time.monotonic() - begin)
-    assert process.communicate()
+    assert process.returncode == 143, told
 
 
 def test_usr1_tells_where_the_run_is_and_goes_on(shim: Shim, inputs, tmp_path):

@@ -35,11 +35,18 @@ def pair(shim: Shim):
         yield [first, second]
 
 
-@pytest.mark.parametrize("name", ["x.npy", "x.h5", "x.zarr"])
-def test_one_wins_and_the_other_is_told(pair, inputs, tmp_path, whole, name):
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [
+        ("x.npy", 4),
+        ("x.zarr", 2),
+        *(pytest.param(n, 20, marks=pytest.mark.slow) for n in ("x.npy", "x.h5", "x.zarr")),
+    ],
+)
+def test_one_wins_and_the_other_is_told(pair, inputs, tmp_path, whole, name, times):
     command = apply_command(inputs, name)
     held = 0
-    for number in range(7):
+    for number in range(times):
         folder = tmp_path / str(number)
         folder.mkdir()
         # Even at their quickest, runs last longer than it takes the slower one to begin.
@@ -76,7 +83,7 @@ def test_a_reader_sees_the_old_or_the_new(forks: Forks, inputs, tmp_path, name):
     reader = threading.Thread(target=look)
     reader.start()
     try:
-        for turn in range(8):
+        for turn in range(5):
             assert forks.run(*commands[(turn + 1) % 2], cwd=tmp_path).code == 0
             written.add(output.read_bytes())
     finally:

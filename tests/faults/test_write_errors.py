@@ -92,6 +92,7 @@ def test_some_operations(forks: Forks, inputs, tmp_path, whole, figures, name, n
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_operation(forks: Forks, inputs, tmp_path, whole, figures, name, error):
