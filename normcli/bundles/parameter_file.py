@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from normcli.errors import InputError, UsageError
 
 SCALE_NAMES = ("scale", "weight", "gamma", "scaling")
 BIAS_NAMES = ("bias", "beta", "offset", "biases")
-MEAN_NAMES = ("running_mean", "moving_mean", "mean")
-VARIANCE_NAMES = ("running_var", "moving_variance", "variance", "var")
+MEAN_NAMES = ("running_mean", "moving_mean", "mean", "trainedmean")
+VARIANCE_NAMES = ("running_var", "moving_variance", "variance", "var", "trainedvariance")
+_NORMALIZING = re.compile(r"norm|bn|ln_|_ln", re.I)
 AFFINE_SCHEMA = "normcli-affine"
 _Roles = Mapping[str, tuple[str, ...]]
 
@@ -106,6 +108,19 @@ def read_variance(path: str) -> np.ndarray:
     return variance
 
 
+def read_epsilon(path: str) -> float | None:
+    """Return the epsilon that a model states for its layer, or None where none is stated.
+
+    Raises
+    ------
+    InputError
+        When the file is missing or malformed.
+    """
+    bundle = read_bundle(path, lambda names: [n for n in names if split_name(n)[1] == "epsilon"])
+    values = [values for values in bundle.arrays.values() if values.ndim == 0]
+    return float(values[0]) if len(values) == 1 else None
+
+
 def write_affine(
     path: str, affine: Affine, overwrite: bool = False, attrs: Mapping[str, Any] | None = None
 ) -> None:
@@ -163,9 +178,11 @@ def _by_role(names: tuple[str, ...], roles: _Roles, path: str) -> dict[str, str]
     # Names without a layer belong to the file itself, and win over those of its layers.
     layer = "" if "" in layers else min(layers)
     if len(layers) > 1 and layer:
+        # Every layer of a network has a weight and a bias; those that say so normalize.
+        likely = [name for name in layers if _NORMALIZING.search(name)] or layers
         raise InputError(
-            f"{path} holds {len(layers)} layers with such parameters: {listed(layers)}.",
-            f"Pick one: {_part(path, layer)}",
+            f"{path} holds {len(layers)} layers with such parameters: {listed(likely)}.",
+            f"Pick one: {_part(path, min(likely))}",
         )
     own = [name for name in names if split_name(name)[0] == layer]
     found = {}
@@ -186,7 +203,7 @@ def _by_role(names: tuple[str, ...], roles: _Roles, path: str) -> dict[str, str]
 def _part(path: str, name: str) -> str:
     """Return the path that names one array or layer below what `path` names."""
     file, prefix = split_path(path)
-    separator = "/" if Path(file).suffix.lower() in (".h5", ".hdf5", ".zarr") else "."
+    separator = "/" if Path(file).suffix.lower() in (".h5", ".hdf5", ".zarr", ".keras") else "."
     return f"{file}#{prefix}{separator if prefix else ''}{name}"
 
 
