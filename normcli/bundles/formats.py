@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -146,9 +147,33 @@ def draft_bundle(
     module = _format(path)
     if module is None:
         raise UsageError(f"The suffix of {path} tells no format that normcli writes.", _WRITTEN)
+    return _draft(path, lambda name: module.write(name, bundle), overwrite, folder)
+
+
+def publish_file(path: str | os.PathLike[str], data: bytes, overwrite: bool = False) -> None:
+    """Write bytes to a file, at once and complete: nothing bears the name before.
+
+    Raises
+    ------
+    UsageError
+        When the file exists.
+    OutputError
+        When storage fails; nothing is left then.
+    """
+    draft = _draft(os.fspath(path), lambda name: Path(name).write_bytes(data), overwrite, None)
+    try:
+        draft.publish()
+    except BaseException:
+        draft.discard()
+        raise
+
+
+def _draft(
+    path: str, write: Callable[[str], object], overwrite: bool, folder: Path | None
+) -> Draft:
     draft = Draft.beside(path, overwrite, folder)
     try:
-        module.write(str(draft.path), bundle)
+        write(str(draft.path))
         draft.sync()
     except OSError as error:
         draft.discard()

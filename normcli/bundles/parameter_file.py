@@ -47,7 +47,7 @@ def read_affine(path: str) -> Affine:
                 f"{path} holds one array without a name: a scale or a bias?",
                 "Say which: --scale FILE or --bias FILE.",
             )
-        chosen.update(_by_role(names, roles, path))
+        chosen.update(names_by_role(names, roles, path))
         if not chosen:
             raise InputError(
                 f"{path} holds neither a scale nor a bias; it holds {listed(names)}.",
@@ -56,7 +56,7 @@ def read_affine(path: str) -> Affine:
         return list(chosen.values())
 
     arrays = read_bundle(path, choose).arrays
-    found = {role: _parameter(arrays[name], path, name) for role, name in chosen.items()}
+    found = {role: checked_parameter(arrays[name], path, name) for role, name in chosen.items()}
     return Affine(found.get("scale"), found.get("bias"))
 
 
@@ -156,7 +156,7 @@ def _read_one(path: str, role: str, aliases: tuple[str, ...]) -> np.ndarray:
     chosen: list[str] = []
 
     def choose(names: tuple[str, ...]) -> list[str]:
-        found = {role: names[0]} if len(names) == 1 else _by_role(names, {role: aliases}, path)
+        found = {role: names[0]} if len(names) == 1 else names_by_role(names, {role: aliases}, path)
         if not found:
             raise InputError(
                 f"{path} holds no {role}; it holds {listed(names)}.",
@@ -166,11 +166,17 @@ def _read_one(path: str, role: str, aliases: tuple[str, ...]) -> np.ndarray:
         return chosen
 
     arrays = read_bundle(path, choose).arrays
-    return _parameter(arrays[chosen[0]], path, chosen[0])
+    return checked_parameter(arrays[chosen[0]], path, chosen[0])
 
 
-def _by_role(names: tuple[str, ...], roles: _Roles, path: str) -> dict[str, str]:
-    """Return the name of each role, all from one layer."""
+def names_by_role(names: tuple[str, ...], roles: _Roles, path: str) -> dict[str, str]:
+    """Return the name of the array of each role that is there, all from one layer.
+
+    Raises
+    ------
+    InputError
+        When several layers, or several arrays of one layer, qualify.
+    """
     every = {alias for aliases in roles.values() for alias in aliases}
     layers = {split_name(name)[0] for name in names if _leaf(name).lower() in every}
     if not layers:
@@ -212,7 +218,14 @@ def _leaf(name: str) -> str:
     return split_name(name)[1].removesuffix(":0")
 
 
-def _parameter(values: np.ndarray, path: str, name: str) -> np.ndarray:
+def checked_parameter(values: np.ndarray, path: str, name: str) -> np.ndarray:
+    """Return a parameter as float64.
+
+    Raises
+    ------
+    InputError
+        When it is empty, or a value is no finite real number.
+    """
     where = f"{path}: {name!r}" if name else path
     numbers = to_float64(values, where)
     if numbers.size == 0:

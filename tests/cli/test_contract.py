@@ -15,6 +15,7 @@ NORM = {
     "method", "epsilon", "epsilon-placement", "ddof", "convention", "nonfinite", "batch-size",
     "num-channels", "expect-shape",
 }  # fmt: skip
+AXES = {"mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups", "group-axis"}
 FIT = {"momentum", "moving-variance", "moving-start", "update"}
 APPLY = {
     "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
@@ -42,7 +43,15 @@ def _options(command: str) -> dict[str, click.Option]:
 def test_the_contract_is_complete():
     assert set(_options("fit")) == NORM | FIT | RUN | SCREEN
     assert set(_options("apply")) == NORM | APPLY | RUN | SCREEN
-    assert set(_options("inspect")) == SCREEN
+    assert set(_options("inspect")) == SCREEN | {"property"}
+    assert set(_options("extract")) == SCREEN | {"output", "overwrite"}
+    assert set(_options("init")) == SCREEN | AXES | {
+        "output", "overwrite", "scale", "bias", "seed", "shape",
+    }  # fmt: skip
+    assert set(_options("convert")) == SCREEN | {
+        "output", "overwrite", "from", "to", "estimate", "moving-variance", "epsilon", "layout",
+        "dtype",
+    }  # fmt: skip
     assert set(_options("clean")) == SCREEN | {"dry-run"}
     assert set(_options("verify")) == SCREEN | {"workers", "memory"}
     short = {o for c in main.commands.values() for p in c.params for o in p.opts if len(o) == 2}
