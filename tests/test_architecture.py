@@ -69,14 +69,13 @@ PLACES: dict[str, tuple[str, ...]] = {
     "llvmlite": ("kernels/numba_*.py",),
     "torch": ("bundles/torch_file.py",),
     "onnx": ("bundles/onnx_*.py",),
-    "scipy": ("bundles/matlab_file.py",),
     "safetensors": ("bundles/safetensors_file.py",),
     "ml_dtypes": ("domain/dtypes.py", "bundles/element_types.py"),
 }
 
 # Modules that may import these at the top, because they are themselves imported when needed.
 HEAVY = {"dask", "distributed", "psutil", "rich", "safetensors", "ml_dtypes", "zarrs"}
-HEAVY |= {"torch", "onnx", "scipy"}
+HEAVY |= {"torch", "onnx"}
 
 
 def _sources() -> dict[str, ast.Module]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from normcli.bundles.array_checks import require_not_negative_variance
+from normcli.bundles.array_checks import require_not_negative_variance, to_float64
 from normcli.bundles.formats import read_bundle
 from normcli.bundles.parameter_file import (
     BIAS_NAMES,
@@ -93,11 +93,14 @@ def read_layer(path: str) -> Layer:
         raise InputError(f"{path} holds a {lone} only: statistics are a mean and a variance.")
     if "variance" in parts:
         require_not_negative_variance(parts["variance"], f"The variance in {path}")
-    stated = {key: float(bundle.arrays[name]) for key, name in numbers.items()}
+    stated = {
+        key: _number(bundle.arrays[name], key, f"{path}: {name!r}") for key, name in numbers.items()
+    }
     for key, words in (("epsilon", _EPSILON), ("momentum", _MOMENTUM)):
         for word in words:
-            if isinstance(bundle.attrs.get(word), int | float):
-                stated.setdefault(key, float(bundle.attrs[word]))
+            if type(bundle.attrs.get(word)) in (int, float):
+                value = np.array(bundle.attrs[word])
+                stated.setdefault(key, _number(value, key, f"{path}: {word!r}"))
     batches = int(stated["batches"]) if "batches" in stated else None
     dtype = bundle.arrays[next(iter(roles.values()))].dtype
     return Layer(
@@ -111,3 +114,13 @@ def read_layer(path: str) -> Layer:
         dtype=dtype,
         attrs=bundle.attrs,
     )
+
+
+def _number(values: np.ndarray, key: str, where: str) -> float:
+    """Return a number that a layer states of itself."""
+    numbers = to_float64(values, where)
+    most = 1.0 if key == "momentum" else np.inf
+    if numbers.size != 1 or not 0 <= float(numbers.reshape(())) <= most or np.isinf(numbers).any():
+        words = "a number from 0 to 1" if key == "momentum" else "one finite number, 0 or more"
+        raise InputError(f"{where} must be {words}, but is {numbers.reshape(-1)[:4].tolist()}.")
+    return float(numbers.reshape(()))

@@ -134,7 +134,8 @@ def _array(tensor: Any, path: str, name: str, allowance: Allowance) -> np.ndarra
     if tensor.data_location == types.EXTERNAL:
         data = _external(tensor, path, where, nbytes)
         return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype).reshape(extents)
-    return np.array(numpy_helper.to_array(tensor), copy=True)
+    with np.errstate(invalid="ignore"):  # Numbers that are not finite are refused later.
+        return np.array(numpy_helper.to_array(tensor), copy=True)
 
 
 def _external(tensor: Any, path: str, where: str, nbytes: int) -> bytes:

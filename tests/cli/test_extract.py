@@ -61,7 +61,9 @@ def test_every_array_bit_for_bit_from_every_format(stats, suffix):
         text = printed("extract", f"s{suffix}", name.replace("_", "-"))
         read = np.array([float(line) for line in text.splitlines()])
         assert read.tobytes() == values.astype(np.float64).tobytes(), name
-        assert printed("extract", f"s{suffix}", name, "--json") == json.dumps(values.tolist()) + "\n"
+        assert (
+            printed("extract", f"s{suffix}", name, "--json") == json.dumps(values.tolist()) + "\n"
+        )
         assert printed("inspect", f"s{suffix}", "--property", name) == text
 
 
