@@ -212,7 +212,12 @@ def test_all_errors_have_their_documented_exit_code():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["fit", "--help"], ["apply", "-h"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([c, "-h"] for c in ("fit", "apply", "init", "extract", "convert")),
+    ],
 )
 def test_help_and_version_import_nothing_heavy(arguments):
     code = (

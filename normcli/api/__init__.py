@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from normcli.api.applying import apply_array
+from normcli.api.exchange import convert, extract, init
 from normcli.api.fitted import FittedStatistics, read_statistics
 from normcli.api.fitting import fit_arrays
 from normcli.api.options import ApplyOptions, FitOptions, RunOptions
@@ -22,7 +23,15 @@ from normcli.bundles.statistics_file import read_statistics_header
 from normcli.engine.events import Observer
 from normcli.engine.report import Report
 
-__all__ = ["FittedStatistics", "apply", "fit", "read_statistics"]
+__all__ = [
+    "FittedStatistics",
+    "apply",
+    "convert",
+    "extract",
+    "fit",
+    "init",
+    "read_statistics",
+]
 
 _RUN = RunOptions.__dataclass_fields__.keys() - {"dry_run"}
 

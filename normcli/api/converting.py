@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from normcli.api.preparing import provenance
+from normcli.api.replacing import refuse_foreign_container
 from normcli.api.sidecars import SUFFIXES
 from normcli.bundles import framework_file, kaldi_file, onnx_model
 from normcli.bundles.formats import read_bundle, split_path
@@ -89,6 +90,7 @@ def convert_file(path: str, output: str, options: ConvertOptions, observer: Obse
     DataPolicyError
         When the numbers would differ.
     """
+    refuse_foreign_container(output, options.overwrite)
     source = options.source or _recognized(path)
     target = options.target or _target(output, source)
     if source == "normcli":
@@ -148,6 +150,8 @@ def _export(
         raise UsageError(f"--dtype does not go with {target}, whose numbers are text.")
     elif norm.scale is not None or norm.bias is not None:
         observer.note(f"{target} has no scale and bias: they are folded into mean and divisor")
+    if norm.batches and norm.momentum is None and target in ("keras", "onnx"):
+        observer.note(f"the plain average of all batches has no momentum that {target} could hold")
     if target == "torch":
         _export_torch(norm, output, spec.layout, dtype, options, observer)
     elif target == "keras":
@@ -196,7 +200,7 @@ def _export_torch(
     rank = min(max(layout.ndim - 2, 1), 3)
     observer.note(
         f"for torch.nn.BatchNorm{rank}d({norm.channels}, eps={norm.epsilon!r}"
-        + (f", momentum={round(momentum, 15)!r}" if momentum is not None else "")
+        + (f", momentum={momentum and round(momentum, 15)!r}" if norm.batches else "")
         + (")" if affine else ", affine=False)")
         + "; the tensors do not hold epsilon and momentum"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from normcli.api.replacing import refuse_foreign_container
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.formats import FORMATS, publish_file, read_bundle, write_bundle
 from normcli.bundles.json_values import array_to_json
@@ -137,8 +138,10 @@ def write_value(path: str, name: str, value: Any, overwrite: bool = False) -> No
         text = json.dumps(value_json(value), allow_nan=False)
         publish_file(path, f"{text}\n".encode(), overwrite)
     elif suffix in FORMATS:
+        refuse_foreign_container(path, overwrite)
+        attrs = {} if suffix in (".npy", ".npz") else {"schema": "normcli-value"}
         array = value_array(name, value)
-        write_bundle(path, Bundle({name.replace("-", "_"): array}), overwrite)
+        write_bundle(path, Bundle({name.replace("-", "_"): array}, attrs), overwrite)
     else:
         raise UsageError(
             f"The suffix of {path} tells no format that normcli writes.",

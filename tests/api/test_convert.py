@@ -111,6 +111,28 @@ class TestTorch:
         np.testing.assert_allclose(bundle.arrays["running_mean"], mean, rtol=1e-13)
         np.testing.assert_allclose(bundle.arrays["running_var"], variance, rtol=1e-13)
 
+    def test_the_plain_average_has_no_momentum(self, place):
+        fitted("--momentum", "cumulative", "--batch-size", "3")
+        ended = normcli_ok("convert", "s.json", "-o", "bn.npz", "--to", "torch")
+        assert "eps=1e-05, momentum=None)" in ended.err
+        ended = normcli_ok("convert", "s.json", "-o", "k.npz", "--to", "keras")
+        assert "no momentum that keras could hold" in ended.err
+
+    @pytest.mark.parametrize("suffix", [".safetensors", ".json", ".h5", ".zarr"])
+    def test_back_with_epsilon_momentum_and_divisor(self, place, suffix):
+        y = fitted("--momentum", "0.75", "--batch-size", "2", "--epsilon", "0.125",
+                   "--moving-variance", "unbiased")  # fmt: skip
+        normcli_ok("convert", "s.json", "-o", f"bn{suffix}", "--to", "torch")
+        normcli_ok("convert", f"bn{suffix}", "-o", "back.npz", "--layout", "NCHW")
+        normcli_ok("apply", "x.npy", "-o", "z.npy", "--stats", "back.npz")
+        assert np.array_equal(np.load("z.npy"), y)
+        ended = normcli_ok("convert", "back.npz", "-o", f"again{suffix}", "--to", "torch")
+        assert "eps=0.125, momentum=0.25)" in ended.err
+        assert "divisor" not in ended.err
+        one, two = read_bundle(f"bn{suffix}"), read_bundle(f"again{suffix}")
+        assert one.attrs == two.attrs
+        assert all(np.array_equal(one.arrays[n], two.arrays[n]) for n in one.arrays)
+
     def test_the_divisor_is_converted(self, place):
         fitted(affine=False)
         for estimate in ((), ("--estimate", "pooled")):

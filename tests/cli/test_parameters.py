@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.bundles.test_checkpoints import Canary
 from tests.cli.terminal import call
 
 KERAS = Path(__file__).parents[1] / "references" / "keras_model.keras"
@@ -119,3 +120,38 @@ def test_inspect_shows_a_checkpoint_and_a_layer_of_it(images):
     assert ended.code == 0
     assert "first/moving_variance" in ended.text
     assert call("inspect", f"{KERAS}#first").text.count("\n") == 7
+
+
+def test_a_checkpoint_that_would_run_code_ends_with_its_code(images, tmp_path):
+    torch = pytest.importorskip("torch")
+    canary = tmp_path / "canary"
+    torch.save({"weight": torch.ones(3), "extra": Canary(canary)}, "m.pt")
+    for command in (
+        ["apply", "x.npy", "-o", "y.npy", "--layout", "NCHW", "--scale", "m.pt"],
+        ["convert", "m.pt", "-o", "s.json"],
+        ["extract", "m.pt", "weight"],
+        ["inspect", "m.pt"],
+        ["init", "--shape", "3", "--scale", "m.pt", "-o", "a.npz"],
+    ):
+        ended = call(*command)
+        assert ended.code == 4, ended.err
+        assert "would run code when it is loaded" in ended.err
+        assert not canary.exists()
+    torch.load("m.pt", weights_only=False)
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("name", ["data.h5", "data.zarr"])
+def test_overwrite_does_not_replace_data(images, name):
+    assert call("apply", "x.npy", "-o", name, "--layout", "NCHW", "--no-stats-out").code == 0
+    assert call("fit", "x.npy", "-o", "s.json", "--layout", "NCHW").code == 0
+    for command in (
+        ["init", "--shape", "3", "-o", name],
+        ["extract", "s.json", "mean", "-o", name],
+        ["convert", "s.json", "-o", name],
+        ["convert", "s.json", "-o", name, "--to", "keras"],
+    ):
+        ended = call(*command, "--overwrite")
+        assert ended.code == 2, ended.err
+        assert "something else than parameters" in ended.err
+        assert call("inspect", name).code == 0
