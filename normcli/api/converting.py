@@ -200,7 +200,8 @@ def _export_torch(
     rank = min(max(layout.ndim - 2, 1), 3)
     observer.note(
         f"for torch.nn.BatchNorm{rank}d({norm.channels}, eps={norm.epsilon!r}"
-        + (f", momentum={momentum and round(momentum, 15)!r}" if norm.batches else "")
+        + ("" if momentum is None else f", momentum={round(momentum, 15)!r}")
+        + (", momentum=None" if momentum is None and norm.batches else "")
         + (")" if affine else ", affine=False)")
         + "; the tensors do not hold epsilon and momentum"
     )

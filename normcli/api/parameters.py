@@ -10,7 +10,7 @@ import numpy as np
 from normcli.api.options import ApplyOptions
 from normcli.arrays.access import ArraySource
 from normcli.arrays.opening import open_source
-from normcli.bundles.formats import split_path
+from normcli.bundles.formats import read_bundle, split_path
 from normcli.bundles.parameter_file import (
     read_affine,
     read_bias,
@@ -68,12 +68,24 @@ def known_statistics(options: ApplyOptions) -> Known | None:
     path = str(given)
     if Path(path).suffix.lower() in BY_BLOCK and Path(path).exists():
         header = read_statistics_header(path)
-        if header is not None:
+        if header is not None and _counted(path):
             count = open_source(f"{path}/count")
             if count.info.size > GROUPS_IN_MEMORY:
                 return Known(header, stored_arrays(path))
             count.close()
     return Known(read_statistics(path))
+
+
+def _counted(path: str) -> bool:
+    """Whether statistics have counts: a mean and a variance that were supplied have none."""
+    held: list[str] = []
+
+    def look(names: tuple[str, ...]) -> list[str]:
+        held.extend(names)
+        return []
+
+    read_bundle(path, look)
+    return "count" in held
 
 
 def stored_arrays(path: str) -> dict[str, ArraySource]:
