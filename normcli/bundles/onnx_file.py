@@ -86,13 +86,18 @@ def read(path: str, choose: Choose = everything) -> Bundle:
 
 
 def _stored(graph: Any) -> dict[str, Any]:
-    """Return the tensors that the model itself holds: initializers and constants."""
+    """Return the tensors that the model itself holds: initializers and constants.
+
+    PyTorch's exporter stores equal tensors once, and hands them on by Identity.
+    """
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
             for attribute in node.attribute:
                 if attribute.name == "value":
                     tensors[node.output[0]] = attribute.t
+        elif node.op_type == "Identity" and node.input[0] in tensors:
+            tensors[node.output[0]] = tensors[node.input[0]]
     return tensors
 
 

@@ -255,6 +255,17 @@ class TestOnnx:
         path = onnx_model(tmp_path / "m.onnx", {}, nodes)
         assert read_scale(f"{path}#r.scale").tolist() == [1, 2]
 
+    def test_tensors_that_are_stored_once(self, tmp_path):
+        def nodes(helper):
+            same = helper.make_node("Identity", ["b.weight"], ["a.weight"])
+            first = helper.make_node("InstanceNormalization", ["x", "a.weight", "a.bias"], ["h"])
+            return [same, first, helper.make_node("RMSNormalization", ["h", "b.weight"], ["y"])]
+
+        tensors = {"b.weight": [1, 2], "a.bias": [3, 4]}
+        path = onnx_model(tmp_path / "m.onnx", tensors, nodes)
+        assert read_affine(f"{path}#a").scale.tolist() == [1, 2]
+        assert read_scale(f"{path}#b").tolist() == [1, 2]
+
     def test_external_data_inside_of_the_folder(self, tmp_path):
         (tmp_path / "w").mkdir()
         (tmp_path / "w" / "data").write_bytes(bytes(4) + np.float32([1.5, 2.5]).tobytes())
