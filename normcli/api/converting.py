@@ -150,7 +150,7 @@ def _export(
         raise UsageError(f"--dtype does not go with {target}, whose numbers are text.")
     elif norm.scale is not None or norm.bias is not None:
         observer.note(f"{target} has no scale and bias: they are folded into mean and divisor")
-    if norm.batches and norm.momentum is None and target in ("keras", "onnx"):
+    if norm.cumulative and target in ("keras", "onnx"):
         observer.note(f"the plain average of all batches has no momentum that {target} could hold")
     if target == "torch":
         _export_torch(norm, output, spec.layout, dtype, options, observer)
@@ -201,7 +201,7 @@ def _export_torch(
     observer.note(
         f"for torch.nn.BatchNorm{rank}d({norm.channels}, eps={norm.epsilon!r}"
         + ("" if momentum is None else f", momentum={round(momentum, 15)!r}")
-        + (", momentum=None" if momentum is None and norm.batches else "")
+        + (", momentum=None" if norm.cumulative else "")
         + (")" if affine else ", affine=False)")
         + "; the tensors do not hold epsilon and momentum"
     )

@@ -35,6 +35,8 @@ class ChannelNorm:
         An absent one is None, which is not the same as ones or zeros.
     momentum : float or None
         Weight of the OLD value, where the statistics are moving ones and it is known.
+    cumulative : bool
+        Whether the moving statistics are the plain average of all batches.
     batches : int
         Batches folded into moving statistics.
     divisor : {"biased", "unbiased"}
@@ -51,6 +53,7 @@ class ChannelNorm:
     scale: np.ndarray | None = None
     bias: np.ndarray | None = None
     momentum: float | None = None
+    cumulative: bool = False
     batches: int = 0
     divisor: str = "biased"
     count: np.ndarray | None = None
@@ -165,7 +168,8 @@ def channel_norm(
         mean, variance, spec.epsilon, affine.scale, affine.bias, divisor=_held(statistics, moving)
     )
     if moving is not None:
-        norm = replace(norm, momentum=moving.rule.momentum, batches=moving.batches)
+        momentum = moving.rule.momentum
+        norm = replace(norm, momentum=momentum, cumulative=momentum is None, batches=moving.batches)
     elif statistics.moments is not None:
         norm = replace(norm, count=statistics.moments.count)
     norm = _converted(norm, statistics, divisor)

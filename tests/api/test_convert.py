@@ -580,7 +580,8 @@ def test_a_torch_checkpoint_evaluates_as_in_torch(place):
     with torch.no_grad():
         want = layer(torch.from_numpy(place)).numpy()
     np.testing.assert_allclose(np.load("y.npy"), want, rtol=1e-12)
-    normcli_ok("convert", "s.json", "-o", "again.npz", "--to", "torch")
+    ended = normcli_ok("convert", "s.json", "-o", "again.npz", "--to", "torch")
+    assert "eps=0.01);" in ended.err  # What its momentum was, the checkpoint does not tell.
     again = np.load("again.npz")
     for name, tensor in layer.state_dict().items():
         assert np.array_equal(again[name], tensor.numpy()), name
