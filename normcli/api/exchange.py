@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from normcli.api.converting import ConvertOptions, convert_file
+from normcli.api.convert_options import ConvertOptions
+from normcli.api.converting import convert_file
 from normcli.api.extracting import extract_value
 from normcli.api.initializing import InitOptions, initial_affine, write_initial
 from normcli.domain.affine import Affine

@@ -80,7 +80,8 @@ def convert_command(stats: str, output: str, **options: Any) -> None:
     screen = Screen(options["quiet"], options["verbose"], options["progress"])
 
     def body() -> int:
-        from normcli.api.converting import ConvertOptions, convert_file
+        from normcli.api.convert_options import ConvertOptions
+        from normcli.api.converting import convert_file
 
         written = convert_file(stats, output, pick(ConvertOptions, options), screen)
         if options["json"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from normcli import __version__
+from normcli.api import convert_options
 from normcli.cli.main import main
 from normcli.domain import norm_spec
 from normcli.domain.conventions import CONVENTIONS
@@ -69,6 +70,9 @@ def test_the_choices_are_those_of_the_domain():
     ):
         for options in (fit, apply):
             assert tuple(options[name].type.choices) == tuple(words)  # type: ignore[attr-defined]
+    convert = _options("convert")
+    assert tuple(convert["to"].type.choices) == convert_options.FORMATS  # type: ignore[attr-defined]
+    assert tuple(convert["from"].type.choices) == convert_options.READABLE  # type: ignore[attr-defined]
 
 
 def test_each_option_is_explained():
