@@ -19,13 +19,14 @@ import numpy as np
 
 from normcli.bundles import hdf5_file
 from normcli.bundles.bundle import Bundle
-from normcli.bundles.guards import MAX_BYTES, Allowance, reading, require_file
+from normcli.bundles.guards import Allowance, reading, require_file
 from normcli.bundles.selection import Choose, everything
 from normcli.errors import InputError
 
 WEIGHTS_SUFFIX = ".weights.h5"
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MAX_CONFIG = 64 * 2**20
+_MOST_RATIO = 20
 # Classes by the names of their groups: which parameters may be left out, and what follows them.
 _CLASSES = {
     "batch_normalization": (("gamma", "beta"), ("moving_mean", "moving_variance")),
@@ -179,7 +180,8 @@ def _unpack(archive: zipfile.ZipFile, copy: IO[bytes], path: str, size: int) -> 
     if _WEIGHTS not in archive.namelist():
         raise InputError(f"{path} holds no {_WEIGHTS}.")
     info = archive.getinfo(_WEIGHTS)
-    if info.file_size > max(MAX_BYTES, 2 * size):
+    # Keras does not compress it; who zips a model again gains little.
+    if info.file_size > _MOST_RATIO * size + _MAX_CONFIG:
         raise InputError(f"{path}: {_WEIGHTS} promises {info.file_size:,} bytes of {size:,}.")
     # Reading to the end is what checks the CRC.
     with archive.open(info) as stream:

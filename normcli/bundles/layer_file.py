@@ -79,7 +79,8 @@ def read_layer(path: str) -> Layer:
             )
         parent = split_name(next(iter(roles.values())))[0]
         for key, words in (("epsilon", _EPSILON), ("momentum", _MOMENTUM), ("batches", _BATCHES)):
-            found = [n for n in names if split_name(n)[0] == parent and split_name(n)[1] in words]
+            near = [n for n in names if split_name(n)[0] == parent]
+            found = [n for n in near if split_name(n)[1].lower() in words]
             if found:
                 numbers[key] = found[0]
         return [*roles.values(), *numbers.values()]

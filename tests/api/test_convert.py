@@ -207,8 +207,12 @@ class TestTorch:
 
 
 class TestOnnx:
+    @pytest.fixture(autouse=True)
+    def _needs_onnx(self):
+        pytest.importorskip("onnx")
+
     def run(self, x):
-        onnx = pytest.importorskip("onnx")
+        import onnx
         from onnx.reference import ReferenceEvaluator
 
         return onnx.load("m.onnx"), ReferenceEvaluator("m.onnx").run(None, {"x": x})[0]
@@ -270,7 +274,6 @@ class TestOnnx:
         assert "measures each observation itself" in ended.err
 
     def test_what_no_node_computes(self, place):
-        pytest.importorskip("onnx")
         for options in (
             ["--mode", "custom", "--aggregate", "CH", "--scale-axes", "W"],
             ["--mode", "instance", "--ddof", "1"],
@@ -284,7 +287,6 @@ class TestOnnx:
         assert not Path("m.onnx").exists()
 
     def test_back(self, place):
-        pytest.importorskip("onnx")
         y = fitted("--momentum", "0.75", "--batch-size", "2")
         normcli_ok("convert", "s.json", "-o", "m.onnx")
         normcli_ok("convert", "m.onnx", "-o", "back.json", "--layout", "NCHW")
@@ -585,3 +587,31 @@ def test_a_torch_checkpoint_evaluates_as_in_torch(place):
     again = np.load("again.npz")
     for name, tensor in layer.state_dict().items():
         assert np.array_equal(again[name], tensor.numpy()), name
+
+
+def test_a_matlab_layer_evaluates_as_in_matlab(place):
+    savemat = pytest.importorskip("scipy.io").savemat
+    layer = {
+        "Scale": np.array([1.5, 2, 3]).reshape(1, 1, 3),
+        "Offset": np.array([0.5, 0, -1]).reshape(1, 1, 3),
+        "TrainedMean": np.array([1.0, -40, 3]).reshape(1, 1, 3),
+        "TrainedVariance": np.array([4.0, 0.25, 49]).reshape(1, 1, 3),
+        "Epsilon": 0.01,
+    }
+    savemat("layer.mat", {"bn": layer})
+    ended = normcli_ok("convert", "layer.mat", "-o", "s.json", "--layout", "NCHW")
+    assert "default" not in ended.err
+    normcli_ok("apply", "x.npy", "-o", "y.npy", "--stats", "s.json")
+    names = ("TrainedMean", "TrainedVariance", "Scale", "Offset")
+    want = evaluate(place, layer, 0.01, names)
+    np.testing.assert_allclose(np.load("y.npy"), want, rtol=1e-12)
+
+
+def test_one_element_has_no_variance_with_divisor_n_minus_1(place):
+    np.save("x.npy", place[:1, :, :1, :1])
+    normcli_ok("fit", "x.npy", "-o", "s.json", "--layout", "NCHW")
+    arguments = ("convert", "s.json", "-o", "bn.npz", "--to", "torch")
+    ended = call(*arguments, "--moving-variance", "unbiased")
+    assert ended.code == 7
+    assert "one element has no variance with divisor n - 1" in ended.err
+    normcli_ok(*arguments)

@@ -387,6 +387,15 @@ class TestKeras:
             archive.writestr("model.weights.h5", weights.getvalue())
         assert read_affine(str(path)).bias.tolist() == [3, 4]
 
+    def test_weights_that_promise_too_much(self, tmp_path):
+        path = tmp_path / "m.keras"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("config.json", "{}")
+            archive.writestr("model.weights.h5", bytes(2**27))
+        assert path.stat().st_size < 2**18
+        with pytest.raises(InputError, match="promises 134,217,728 bytes"):
+            read_scale(str(path))
+
     def test_files_that_are_no_models(self, tmp_path):
         path = tmp_path / "m.keras"
         path.write_bytes(b"no zip")

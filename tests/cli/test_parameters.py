@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +157,32 @@ def test_overwrite_does_not_replace_data(images, name):
         assert ended.code == 2, ended.err
         assert "something else than parameters" in ended.err
         assert call("inspect", name).code == 0
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".pt", "torch"), (".onnx", "onnx")])
+def test_a_missing_package_is_named_with_its_extra(images, monkeypatch, suffix, package):
+    with zipfile.ZipFile(f"m{suffix}", "w") as archive:
+        archive.writestr("m/data.pkl", b"")
+    # What Python itself does for a module that is not there.
+    monkeypatch.setitem(sys.modules, package, None)
+    ended = apply("--scale", f"m{suffix}")
+    assert ended.code == 3
+    assert f"Hint: needs: pip install 'normcli[{package}]'" in ended.err
+
+
+def test_a_model_is_not_written_without_its_package(images, monkeypatch):
+    assert call("fit", "x.npy", "-o", "s.json", "--layout", "NCHW").code == 0
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    ended = call("convert", "s.json", "-o", "m.onnx")
+    assert ended.code == 3
+    assert "Hint: needs: pip install 'normcli[onnx]'" in ended.err
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u8", "f2", ">f8"])
+def test_integers_and_every_float_are_numbers(images, dtype):
+    np.save("s.npy", np.array([1, 2, 3], dtype))
+    assert apply("--scale", "s.npy").code == 0
+    got = np.load("y.npy")
+    np.save("s.npy", np.array([1.0, 2, 3]))
+    assert apply("--scale", "s.npy", "--overwrite").code == 0
+    assert np.array_equal(got, np.load("y.npy"))
