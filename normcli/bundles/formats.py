@@ -84,6 +84,8 @@ def read_bundle(path: str, choose: Choose = everything) -> Bundle:
         if not os.path.exists(file):
             raise InputError(f"{file} does not exist.", "Check the name.")
         raise InputError(f"The suffix of {file} tells no format that normcli reads.", _READ)
+    if module is hdf5_file and keras_file.is_model(file):
+        module = keras_file
     full: dict[str, str] = {}
 
     def below(names: tuple[str, ...]) -> list[str]:

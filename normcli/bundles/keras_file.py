@@ -192,3 +192,16 @@ def _unpack(archive: zipfile.ZipFile, copy: IO[bytes], path: str, size: int) -> 
 def is_keras(path: str) -> bool:
     """Whether the name of a file says that Keras wrote it."""
     return Path(path).name.lower().endswith((".keras", WEIGHTS_SUFFIX))
+
+
+def is_model(path: str) -> bool:
+    """Whether an HDF5 file is a whole model, as Keras 2 saved it: with its configuration."""
+    import h5py
+
+    if not Path(path).is_file():
+        return False
+    try:
+        with h5py.File(path, "r") as file:
+            return "model_config" in file.attrs
+    except (OSError, RuntimeError, ValueError):
+        return False  # Reading it will say why.

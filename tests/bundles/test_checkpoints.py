@@ -356,6 +356,11 @@ class TestKeras:
         assert read_affine(f"{path}#groups").bias.tolist() == [11, 12, 13, 14]
         assert read_scale(f"{path}#rms").tolist() == [1, 2, 3, 4]
 
+    def test_the_configuration_of_an_older_model(self):
+        layer = read_layer(f"{REFERENCES}/keras_model.h5#model_weights/first")
+        assert (layer.epsilon, layer.momentum) == (0.002, 0.9)
+        assert read_layer(f"{REFERENCES}/keras_model.h5#model_weights/sub/sequential/sub/inner")
+
     def test_its_configuration(self):
         bundle = read_bundle(str(REFERENCES / "keras_model.keras"))
         assert float(bundle.arrays["first/epsilon"]) == 0.002
