@@ -181,7 +181,7 @@ def _tell_of_constants(norm: ChannelNorm, target: str, observer: Observer) -> No
 
 def _tell_of_divisor(norm: ChannelNorm, target: str, observer: Observer) -> None:
     own = CONVENTIONS[target].moving_variance
-    if norm.divisor != own:
+    if norm.divisor not in (own, "unknown"):
         ours = "n" if norm.divisor == "biased" else "n - 1"
         theirs = "n" if own == "biased" else "n - 1"
         observer.note(

@@ -79,7 +79,8 @@ def import_statistics(
         mean, variance = layer.mean, layer.variance
         momentum = None if layer.momentum is None else system.old_weight(layer.momentum)
         batches = layer.batches or 0
-        divisor = str(layer.attrs.get("variance_divisor", system.moving_variance))
+        stated = layer.attrs.get("variance_divisor")
+        divisor = stated if stated in ("biased", "unbiased") else system.moving_variance
     parts = (("mean", mean), ("variance", variance), ("scale", scale), ("bias", bias))
     flat = {name: None if values is None else values.reshape(-1) for name, values in parts}
     mean, variance = mean.reshape(-1), variance.reshape(-1)

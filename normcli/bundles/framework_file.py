@@ -169,5 +169,6 @@ def _write(
 ) -> None:
     suffix = Path(path).suffix.lower()
     held = suffix not in (".npz", ".npy") and not path.lower().endswith(WEIGHTS_SUFFIX)
-    attrs = {key: value for key, value in about.items() if value is not None} if held else {}
+    known = {key: value for key, value in about.items() if value not in (None, "unknown")}
+    attrs = known if held else {}
     write_bundle(path, Bundle(arrays, attrs), overwrite)

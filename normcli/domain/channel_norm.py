@@ -39,7 +39,7 @@ class ChannelNorm:
         Whether the moving statistics are the plain average of all batches.
     batches : int
         Batches folded into moving statistics.
-    divisor : {"biased", "unbiased"}
+    divisor : {"biased", "unbiased", "unknown"}
         Whether the variance is divided by n or by n - 1.
     count : ndarray of int64 or None
         Elements behind each channel.
@@ -205,7 +205,8 @@ def _held(statistics: Statistics, moving: object) -> str:
     if moving is not None and statistics.moving is not None:
         return statistics.moving.rule.variance
     if statistics.moments is None:
-        return str(statistics.provenance.get("variance_divisor", "biased"))
+        # What a mean and a variance that were supplied were divided by, only a conversion knows.
+        return str(statistics.provenance.get("variance_divisor", "unknown"))
     return "unbiased" if statistics.spec.ddof else "biased"
 
 

@@ -615,3 +615,25 @@ def test_one_element_has_no_variance_with_divisor_n_minus_1(place):
     assert ended.code == 7
     assert "one element has no variance with divisor n - 1" in ended.err
     normcli_ok(*arguments)
+
+
+def test_what_a_supplied_variance_was_divided_by_is_not_claimed(place):
+    for name in ("mean", "variance"):
+        np.save(f"{name}.npy", np.array([1.0, 2, 3]))
+    normcli_ok("apply", "x.npy", "-o", "y.npy", "--layout", "NCHW", "--mean", "mean.npy",
+               "--variance", "variance.npy", "--stats-out", "s.json")  # fmt: skip
+    ended = normcli_ok("convert", "s.json", "-o", "bn.safetensors", "--to", "torch")
+    assert "divisor" not in ended.err
+    assert "variance_divisor" not in read_bundle("bn.safetensors").attrs
+    ended = call("convert", "s.json", "-o", "b.npz", "--to", "torch", "--moving-variance", "biased")
+    assert ended.code == 7
+
+
+def test_converted_statistics_fit_the_schema_of_sidecars(place):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((REFERENCES.parents[1] / "docs" / "statistics.schema.json").read_text())
+    normcli_ok("convert", f"{REFERENCES}/keras_model.keras#first", "-o", "s.json")
+    document = json.loads(Path("s.json").read_text())
+    jsonschema.validate(document, schema)
+    assert document["source"]["shape"] == [0, 3]
+    assert document["affine"] == {"scale": True, "bias": True}
