@@ -57,7 +57,12 @@ PLACES: dict[str, tuple[str, ...]] = {
     "bitshuffle": ("arrays/hdf5_registered.py",),
     "imagecodecs": ("arrays/hdf5_registered.py",),
     "hdf5plugin": ("arrays/hdf5*.py",),
-    "h5py": ("arrays/hdf5*.py", "bundles/hdf5_file.py"),
+    "h5py": (
+        "arrays/hdf5*.py",
+        "bundles/hdf5_file.py",
+        "bundles/keras_file.py",
+        "bundles/matlab_file.py",
+    ),
     "zarr": ("arrays/zarr*.py", "bundles/zarr_file.py"),
     "numcodecs": ("arrays/zarr*.py", "arrays/hdf5_registered.py", "bundles/zarr_file.py"),
     "zarrs": ("arrays/zarr_rust.py",),
@@ -65,12 +70,15 @@ PLACES: dict[str, tuple[str, ...]] = {
     "filelock": ("publishing/workplace.py",),
     "numba": ("kernels/numba_*.py", "kernels/select.py"),
     "llvmlite": ("kernels/numba_*.py",),
+    "torch": ("bundles/torch_file.py",),
+    "onnx": ("bundles/onnx_*.py",),
     "safetensors": ("bundles/safetensors_file.py",),
     "ml_dtypes": ("domain/dtypes.py", "bundles/element_types.py"),
 }
 
 # Modules that may import these at the top, because they are themselves imported when needed.
 HEAVY = {"dask", "distributed", "psutil", "rich", "safetensors", "ml_dtypes", "zarrs"}
+HEAVY |= {"torch", "onnx"}
 
 
 def _sources() -> dict[str, ast.Module]:
@@ -207,7 +215,12 @@ def test_all_errors_have_their_documented_exit_code():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["fit", "--help"], ["apply", "-h"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([c, "-h"] for c in ("fit", "apply", "init", "extract", "convert")),
+    ],
 )
 def test_help_and_version_import_nothing_heavy(arguments):
     code = (

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from normcli.api.applying import apply_array
+from normcli.api.exchange import convert, extract, init
 from normcli.api.fitted import FittedStatistics, read_statistics
 from normcli.api.fitting import fit_arrays
 from normcli.api.merging import merge_statistics
@@ -23,7 +24,16 @@ from normcli.bundles.statistics_file import read_statistics_header
 from normcli.engine.events import Observer
 from normcli.engine.report import Report
 
-__all__ = ["FittedStatistics", "apply", "fit", "merge", "read_statistics"]
+__all__ = [
+    "FittedStatistics",
+    "apply",
+    "convert",
+    "extract",
+    "fit",
+    "init",
+    "merge",
+    "read_statistics",
+]
 
 _RUN = RunOptions.__dataclass_fields__.keys() - {"dry_run"}
 

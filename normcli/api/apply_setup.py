@@ -13,6 +13,7 @@ from normcli.api.parameters import (
     known_statistics,
     require_fit,
     supplied_statistics,
+    warn_of_epsilon,
 )
 from normcli.api.preparing import (
     batch_sizes,
@@ -110,6 +111,7 @@ class ApplySetup:
         if known is None and not options.training:
             supplied = supplied_statistics(options, self.spec, self.geometry, described)
             known = Known(supplied) if supplied is not None else None
+            warn_of_epsilon(options, self.spec, observer)
         if known is not None:
             require_fit(known, self.geometry, source.name)
         elif options.inverse:

@@ -13,13 +13,13 @@ from normcli.arrays.access import ArrayEntry
 from normcli.arrays.opening import list_arrays
 from normcli.arrays.paths import SUFFIXES, parse_path
 from normcli.bundles.bundle import Bundle
-from normcli.bundles.formats import read_bundle
+from normcli.bundles.formats import CHECKPOINTS, read_bundle, split_path
 from normcli.bundles.statistics_attributes import SCHEMA
 from normcli.bundles.statistics_file import statistics_from_bundle
 from normcli.errors import InputError
 
-_BUNDLES = (".json", ".safetensors", ".npz", ".h5", ".hdf5", ".zarr")
-_PARAMETERS = (".json", ".safetensors")
+_BUNDLES = (".json", ".safetensors", ".npz", ".h5", ".hdf5", ".zarr", *CHECKPOINTS)
+_PARAMETERS = (".json", ".safetensors", *CHECKPOINTS)
 
 # Arrays above this many values are listed without reading them.
 _SHOWN_VALUES = 4
@@ -83,7 +83,10 @@ def inspect_path(text: str) -> Inspection:
     InputError
         When it is missing, malformed or of an unknown kind.
     """
-    suffix = Path(text).suffix.lower()
+    file, part = split_path(text)
+    suffix = Path(file).suffix.lower()
+    if "#" in text and part and suffix in _BUNDLES:
+        return _parameters(text, read_bundle(text))
     if suffix in _BUNDLES and Path(text).exists():
         bundle = _statistics_or_none(text, suffix)
         if bundle is not None:
@@ -155,9 +158,11 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
 
 
 def _parameters(text: str, bundle: Bundle) -> Inspection:
-    return Inspection(
-        text, "parameters", {}, {"attributes": dict(bundle.attrs)}, _bundle_arrays(bundle)
-    )
+    details = {"attributes": dict(bundle.attrs)}
+    if Path(split_path(text)[0]).suffix.lower() in CHECKPOINTS:
+        # The configuration of every layer is for programs; people see its numbers among the arrays.
+        details = {"attributes": {}, **bundle.attrs}
+    return Inspection(text, "parameters", {}, details, _bundle_arrays(bundle))
 
 
 def _bundle_arrays(bundle: Bundle) -> tuple[Mapping[str, Any], ...]:

@@ -10,9 +10,11 @@ import numpy as np
 from normcli.api.options import ApplyOptions
 from normcli.arrays.access import ArraySource
 from normcli.arrays.opening import open_source
+from normcli.bundles.formats import read_bundle, split_path
 from normcli.bundles.parameter_file import (
     read_affine,
     read_bias,
+    read_epsilon,
     read_mean,
     read_scale,
     read_variance,
@@ -23,9 +25,12 @@ from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription, Statistics, require_whole
+from normcli.engine.events import Observer
 from normcli.errors import InputError, UsageError
 from normcli.planning.planner import GROUPS_IN_MEMORY
 
+# Files that say which epsilon their layers use.
+MODELS = (".onnx", ".keras")
 BY_BLOCK = (".zarr", ".h5", ".hdf5", ".npz")
 
 
@@ -66,6 +71,7 @@ def known_statistics(options: ApplyOptions) -> Known | None:
         header = read_statistics_header(path)
         if header is not None:
             require_whole(header, path)
+        if header is not None and _counted(path):
             count = open_source(f"{path}/count")
             if count.info.size > GROUPS_IN_MEMORY:
                 return Known(header, stored_arrays(path))
@@ -73,6 +79,18 @@ def known_statistics(options: ApplyOptions) -> Known | None:
     statistics = read_statistics(path)
     require_whole(statistics, path)
     return Known(statistics)
+
+
+def _counted(path: str) -> bool:
+    """Whether statistics have counts: a mean and a variance that were supplied have none."""
+    held: list[str] = []
+
+    def look(names: tuple[str, ...]) -> list[str]:
+        held.extend(names)
+        return []
+
+    read_bundle(path, look)
+    return "count" in held
 
 
 def stored_arrays(path: str) -> dict[str, ArraySource]:
@@ -107,6 +125,20 @@ def supplied_statistics(
         if path is not None:
             given[i] = _shaped(read(str(path)), name, str(path), shape, spec)
     return Statistics(spec, source, None, given=(given[0], given[1]))
+
+
+def warn_of_epsilon(options: ApplyOptions, spec: NormSpec, observer: Observer) -> None:
+    """Warn where the model that mean and variance come from was made for another epsilon."""
+    path = options.variance
+    if path is None or spec.epsilon_given:
+        return
+    file = split_path(str(path))[0]
+    stated = read_epsilon(str(path)) if file.lower().endswith(MODELS) else None
+    if stated is not None and not np.isclose(stated, spec.epsilon, rtol=1e-6, atol=0):
+        observer.warn(
+            f"{file} was made for epsilon {stated:g}, but {spec.epsilon:g} is used.",
+            f"--epsilon {stated!r} is that of the model.",
+        )
 
 
 def require_fit(known: Known, geometry: Geometry, where: str) -> None:

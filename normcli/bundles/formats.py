@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from normcli.bundles import hdf5_file, json_file, npy_file, npz_file, safetensors_file, zarr_file
+from normcli.bundles import (
+    hdf5_file,
+    json_file,
+    keras_file,
+    matlab_file,
+    npy_file,
+    npz_file,
+    onnx_file,
+    safetensors_file,
+    torch_file,
+    zarr_file,
+)
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.selection import Choose, everything, under_prefix
 from normcli.errors import InputError, UsageError
@@ -22,8 +34,18 @@ FORMATS: dict[str, ModuleType] = {
     ".zarr": zarr_file,
     ".safetensors": safetensors_file,
 }
-_KNOWN = f"Known suffixes: {' '.join(FORMATS)}."
-_FRAGMENT = re.compile(r"(.*?\.(?:json|npz|npy|h5|hdf5|zarr|safetensors))#(.*)\Z", re.I | re.S)
+# What other programs write, and only they.
+CHECKPOINTS: dict[str, ModuleType] = {
+    ".pt": torch_file,
+    ".pth": torch_file,
+    ".onnx": onnx_file,
+    ".keras": keras_file,
+    ".mat": matlab_file,
+}
+_WRITTEN = f"Known suffixes: {' '.join(FORMATS)}."
+_READ = f"Known suffixes: {' '.join((*FORMATS, *CHECKPOINTS))}."
+_SUFFIXES = "|".join(suffix[1:] for suffix in (*FORMATS, *CHECKPOINTS))
+_FRAGMENT = re.compile(rf"(.*?\.(?:{_SUFFIXES}))#(.*)\Z", re.I | re.S)
 _INNER = re.compile(r"(.*?\.(?:h5|hdf5|zarr))/+([^/].*)\Z", re.I | re.S)
 
 
@@ -33,7 +55,7 @@ def split_path(path: str) -> tuple[str, str]:
     ``params.safetensors#layers.3.norm`` and ``params.h5/layers/norm`` name a part.
     """
     # What exists under a known suffix is meant as it is, whatever its name looks like.
-    if _format(path) is not None and os.path.lexists(path):
+    if _reader(path) is not None and os.path.lexists(path):
         return path, ""
     matched = _FRAGMENT.match(path) or _INNER.match(path)
     return (matched[1], matched[2].rstrip("/")) if matched else (path, "")
@@ -57,11 +79,13 @@ def read_bundle(path: str, choose: Choose = everything) -> Bundle:
         When it holds a pickle or leads to other files.
     """
     file, prefix = split_path(os.fspath(path))
-    module = _format(file)
+    module = _reader(file)
     if module is None:
         if not os.path.exists(file):
             raise InputError(f"{file} does not exist.", "Check the name.")
-        raise InputError(f"The suffix of {file} tells no format that normcli reads.", _KNOWN)
+        raise InputError(f"The suffix of {file} tells no format that normcli reads.", _READ)
+    if module is hdf5_file and keras_file.is_model(file):
+        module = keras_file
     full: dict[str, str] = {}
 
     def below(names: tuple[str, ...]) -> list[str]:
@@ -124,10 +148,34 @@ def draft_bundle(
     path = os.fspath(path)
     module = _format(path)
     if module is None:
-        raise UsageError(f"The suffix of {path} tells no format that normcli writes.", _KNOWN)
+        raise UsageError(f"The suffix of {path} tells no format that normcli writes.", _WRITTEN)
+    return _draft(path, lambda name: module.write(name, bundle), overwrite, folder)
+
+
+def publish_file(path: str | os.PathLike[str], data: bytes, overwrite: bool = False) -> None:
+    """Write bytes to a file, at once and complete: nothing bears the name before.
+
+    Raises
+    ------
+    UsageError
+        When the file exists.
+    OutputError
+        When storage fails; nothing is left then.
+    """
+    draft = _draft(os.fspath(path), lambda name: Path(name).write_bytes(data), overwrite, None)
+    try:
+        draft.publish()
+    except BaseException:
+        draft.discard()
+        raise
+
+
+def _draft(
+    path: str, write: Callable[[str], object], overwrite: bool, folder: Path | None
+) -> Draft:
     draft = Draft.beside(path, overwrite, folder)
     try:
-        module.write(str(draft.path), bundle)
+        write(str(draft.path))
         draft.sync()
     except OSError as error:
         draft.discard()
@@ -140,3 +188,9 @@ def draft_bundle(
 
 def _format(path: str) -> ModuleType | None:
     return FORMATS.get(Path(path).suffix.lower())
+
+
+def _reader(path: str) -> ModuleType | None:
+    if keras_file.is_keras(path):
+        return keras_file
+    return _format(path) or CHECKPOINTS.get(Path(path).suffix.lower())

@@ -38,13 +38,34 @@ def read(path: str, choose: Choose = everything) -> Bundle:
     size = require_file(path)
     require_survival(path, "normcli.bundles.hdf5_trial", "try_bundle")
     with reading(path, "an HDF5 file"), h5py.File(path, "r") as file:
-        attrs = {}
-        if ATTRIBUTES in file.attrs:
-            attrs = attributes_from_text(file.attrs[ATTRIBUTES], path)
-        found = dict(_objects(file, "", set()))
-        allowance = Allowance(path, size)
-        arrays = {name: _load(found[name], name, path, allowance) for name in choose(tuple(found))}
-        return Bundle(arrays, attrs)
+        return read_open(file, path, Allowance(path, size), choose)
+
+
+def read_open(file: Any, path: str, allowance: Allowance, choose: Choose = everything) -> Bundle:
+    """Read an open HDF5 file.
+
+    Parameters
+    ----------
+    file : h5py.File
+        The file.
+    path : str
+        Its name, for messages.
+    allowance : Allowance
+        Bytes that may be allocated.
+    choose : callable, optional
+        Receives the names of the datasets and returns those to read.
+
+    Raises
+    ------
+    InputError, SafetyError
+        As `read`.
+    """
+    attrs = {}
+    if ATTRIBUTES in file.attrs:
+        attrs = attributes_from_text(file.attrs[ATTRIBUTES], path)
+    found = dict(_objects(file, "", set()))
+    arrays = {name: _load(found[name], name, path, allowance) for name in choose(tuple(found))}
+    return Bundle(arrays, attrs)
 
 
 def write(path: str, bundle: Bundle) -> None:

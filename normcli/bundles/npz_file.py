@@ -49,7 +49,7 @@ def read(path: str, choose: Choose = everything) -> Bundle:
 
 
 def write(path: str, bundle: Bundle) -> None:
-    """Write arrays and attributes to an NPZ file.
+    """Write arrays and, where there are any, attributes to an NPZ file.
 
     Raises
     ------
@@ -58,9 +58,12 @@ def write(path: str, bundle: Bundle) -> None:
     """
     if ATTRIBUTES in bundle.arrays:
         raise UsageError(f"No array of an .npz file may be called {ATTRIBUTES!r}.")
-    text = np.frombuffer(attributes_text(bundle.attrs).encode("ascii"), dtype=np.uint8)
+    members = dict(bundle.arrays)
+    if bundle.attrs:
+        text = attributes_text(bundle.attrs).encode("ascii")
+        members[ATTRIBUTES] = np.frombuffer(text, dtype=np.uint8)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, values in {**bundle.arrays, ATTRIBUTES: text}.items():
+        for name, values in members.items():
             member = zipfile.ZipInfo(name + _SUFFIX, _EPOCH)
             member.external_attr = 0o644 << 16
             with archive.open(member, "w", force_zip64=True) as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from normcli.errors import InputError, UsageError
 
 SCALE_NAMES = ("scale", "weight", "gamma", "scaling")
 BIAS_NAMES = ("bias", "beta", "offset", "biases")
-MEAN_NAMES = ("running_mean", "moving_mean", "mean")
-VARIANCE_NAMES = ("running_var", "moving_variance", "variance", "var")
+MEAN_NAMES = ("running_mean", "moving_mean", "mean", "trainedmean")
+VARIANCE_NAMES = ("running_var", "moving_variance", "variance", "var", "trainedvariance")
+_NORMALIZING = re.compile(r"norm|bn|ln_|_ln", re.I)
 AFFINE_SCHEMA = "normcli-affine"
 _Roles = Mapping[str, tuple[str, ...]]
 
@@ -45,7 +47,7 @@ def read_affine(path: str) -> Affine:
                 f"{path} holds one array without a name: a scale or a bias?",
                 "Say which: --scale FILE or --bias FILE.",
             )
-        chosen.update(_by_role(names, roles, path))
+        chosen.update(names_by_role(names, roles, path))
         if not chosen:
             raise InputError(
                 f"{path} holds neither a scale nor a bias; it holds {listed(names)}.",
@@ -54,7 +56,7 @@ def read_affine(path: str) -> Affine:
         return list(chosen.values())
 
     arrays = read_bundle(path, choose).arrays
-    found = {role: _parameter(arrays[name], path, name) for role, name in chosen.items()}
+    found = {role: checked_parameter(arrays[name], path, name) for role, name in chosen.items()}
     return Affine(found.get("scale"), found.get("bias"))
 
 
@@ -106,6 +108,19 @@ def read_variance(path: str) -> np.ndarray:
     return variance
 
 
+def read_epsilon(path: str) -> float | None:
+    """Return the epsilon that a model states for its layer, or None where none is stated.
+
+    Raises
+    ------
+    InputError
+        When the file is missing or malformed.
+    """
+    bundle = read_bundle(path, lambda names: [n for n in names if split_name(n)[1] == "epsilon"])
+    values = [values for values in bundle.arrays.values() if values.ndim == 0]
+    return float(values[0]) if len(values) == 1 else None
+
+
 def write_affine(
     path: str, affine: Affine, overwrite: bool = False, attrs: Mapping[str, Any] | None = None
 ) -> None:
@@ -141,7 +156,7 @@ def _read_one(path: str, role: str, aliases: tuple[str, ...]) -> np.ndarray:
     chosen: list[str] = []
 
     def choose(names: tuple[str, ...]) -> list[str]:
-        found = {role: names[0]} if len(names) == 1 else _by_role(names, {role: aliases}, path)
+        found = {role: names[0]} if len(names) == 1 else names_by_role(names, {role: aliases}, path)
         if not found:
             raise InputError(
                 f"{path} holds no {role}; it holds {listed(names)}.",
@@ -151,11 +166,17 @@ def _read_one(path: str, role: str, aliases: tuple[str, ...]) -> np.ndarray:
         return chosen
 
     arrays = read_bundle(path, choose).arrays
-    return _parameter(arrays[chosen[0]], path, chosen[0])
+    return checked_parameter(arrays[chosen[0]], path, chosen[0])
 
 
-def _by_role(names: tuple[str, ...], roles: _Roles, path: str) -> dict[str, str]:
-    """Return the name of each role, all from one layer."""
+def names_by_role(names: tuple[str, ...], roles: _Roles, path: str) -> dict[str, str]:
+    """Return the name of the array of each role that is there, all from one layer.
+
+    Raises
+    ------
+    InputError
+        When several layers, or several arrays of one layer, qualify.
+    """
     every = {alias for aliases in roles.values() for alias in aliases}
     layers = {split_name(name)[0] for name in names if _leaf(name).lower() in every}
     if not layers:
@@ -163,9 +184,11 @@ def _by_role(names: tuple[str, ...], roles: _Roles, path: str) -> dict[str, str]
     # Names without a layer belong to the file itself, and win over those of its layers.
     layer = "" if "" in layers else min(layers)
     if len(layers) > 1 and layer:
+        # Every layer of a network has a weight and a bias; those that say so normalize.
+        likely = [name for name in layers if _NORMALIZING.search(name)] or layers
         raise InputError(
-            f"{path} holds {len(layers)} layers with such parameters: {listed(layers)}.",
-            f"Pick one: {_part(path, layer)}",
+            f"{path} holds {len(layers)} layers with such parameters: {listed(likely)}.",
+            f"Pick one: {_part(path, min(likely))}",
         )
     own = [name for name in names if split_name(name)[0] == layer]
     found = {}
@@ -186,7 +209,7 @@ def _by_role(names: tuple[str, ...], roles: _Roles, path: str) -> dict[str, str]
 def _part(path: str, name: str) -> str:
     """Return the path that names one array or layer below what `path` names."""
     file, prefix = split_path(path)
-    separator = "/" if Path(file).suffix.lower() in (".h5", ".hdf5", ".zarr") else "."
+    separator = "/" if Path(file).suffix.lower() in (".h5", ".hdf5", ".zarr", ".keras") else "."
     return f"{file}#{prefix}{separator if prefix else ''}{name}"
 
 
@@ -195,7 +218,14 @@ def _leaf(name: str) -> str:
     return split_name(name)[1].removesuffix(":0")
 
 
-def _parameter(values: np.ndarray, path: str, name: str) -> np.ndarray:
+def checked_parameter(values: np.ndarray, path: str, name: str) -> np.ndarray:
+    """Return a parameter as float64.
+
+    Raises
+    ------
+    InputError
+        When it is empty, or a value is no finite real number.
+    """
     where = f"{path}: {name!r}" if name else path
     numbers = to_float64(values, where)
     if numbers.size == 0:

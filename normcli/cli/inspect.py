@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 
 @click.command("inspect", short_help="What is in a container, a sidecar or a parameter file.")
 @click.argument("path")
+@click.option(
+    "--property", "name", metavar="NAME", help="Print one value only, as normcli extract does."
+)
 @screen_options
-def inspect_command(path: str, **options: Any) -> None:
+def inspect_command(path: str, name: str | None, **options: Any) -> None:
     """Show what PATH holds: arrays with shape, type, chunks and codecs, or fitted statistics.
 
     \b
       normcli inspect data.h5
       normcli inspect data.h5/group/x --json
       normcli inspect stats.json
+      normcli inspect stats.json --property epsilon
     """
     from normcli.cli.running import run_command
     from normcli.cli.screen import Screen, table_text
@@ -33,6 +37,12 @@ def inspect_command(path: str, **options: Any) -> None:
     def body() -> int:
         from normcli.api.inspecting import inspect_path
 
+        if name is not None:
+            from normcli.api.extracting import extract_value
+            from normcli.cli.extract import print_value
+
+            print_value(extract_value(path, name), options["json"])
+            return 0
         found = inspect_path(path)
         if options["json"]:
             emit_json(found.as_dict())

@@ -12,7 +12,10 @@ import click
 from normcli import __version__
 from normcli.cli.apply import apply_command
 from normcli.cli.clean import clean_command
+from normcli.cli.convert import convert_command
+from normcli.cli.extract import extract_command
 from normcli.cli.fit import fit_command
+from normcli.cli.init import init_command
 from normcli.cli.inspect import inspect_command
 from normcli.cli.merge import merge_command
 from normcli.cli.streams import open_missing
@@ -31,7 +34,10 @@ def main() -> None:
       normcli fit     INPUT... -o STATS     measure mean and variance, in one pass
       normcli apply   INPUT... -o OUTPUT    write (x - mean) / sqrt(var + eps) * scale + bias
       normcli merge   STATS... -o STATS     join parts of a fit, or separate fits
+      normcli init    -o AFFINE             make scale and bias: ones, zeros, narrow-normal
       normcli inspect PATH                  what is in a container or a statistics file
+      normcli extract STATS NAME            one value out: mean, epsilon, scale, …
+      normcli convert STATS -o FILE         to and from what other frameworks read
       normcli clean   PATH...               remove what interrupted runs left
       normcli verify  OUTPUT                whether an output is still as it was written
 
@@ -50,7 +56,10 @@ def main() -> None:
 main.add_command(fit_command)
 main.add_command(apply_command)
 main.add_command(merge_command)
+main.add_command(init_command)
 main.add_command(inspect_command)
+main.add_command(extract_command)
+main.add_command(convert_command)
 main.add_command(clean_command)
 main.add_command(verify_command)
 

@@ -40,7 +40,7 @@ def compose(*options: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-_NORM = (
+_AXES = (
     click.option(
         "--mode",
         type=click.Choice(["batch", "instance", "layer", "group", "custom"]),
@@ -63,6 +63,10 @@ _NORM = (
     ),
     click.option("--groups", type=int, metavar="G", help="Groups of channels (mode group)."),
     click.option("--group-axis", metavar="AXIS", help="The axis that groups divide.  [default: C]"),
+)
+
+_NORM = (
+    *_AXES,
     click.option(
         "--method",
         type=click.Choice(["zscore", "rms", "center", "std"]),
@@ -212,6 +216,7 @@ _SCREEN = (
     click.option("--debug", is_flag=True, help="Show tracebacks."),
 )
 
+axes_options = compose(*_AXES)
 norm_options = compose(*_NORM)
 fit_options = compose(*_FIT)
 apply_options = compose(*_APPLY)

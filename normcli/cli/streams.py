@@ -72,6 +72,31 @@ def emit(text: str) -> None:
         ) from error
 
 
+def emit_array(values: Any) -> None:
+    """Write an array to standard output as NPY.
+
+    Raises
+    ------
+    OutputError
+        When standard output is closed or full.
+    BrokenPipeError
+        When nobody reads any more.
+    """
+    from normcli.bundles.npy_file import write_stream
+
+    stream = _stdout().buffer
+    try:
+        write_stream(stream, values)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"Standard output could not be written: {error.strerror}.",
+            "Free some space, or send it elsewhere.",
+        ) from error
+
+
 def emit_json(document: Any) -> None:
     """Write a document as one line of JSON; NaN and infinities become strings, as in Zarr."""
     emit(json.dumps(_strict(document), allow_nan=False, default=str))

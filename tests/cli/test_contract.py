@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from normcli import __version__
+from normcli.api import convert_options
 from normcli.cli.main import main
 from normcli.domain import norm_spec
 from normcli.domain.conventions import CONVENTIONS
@@ -15,6 +16,7 @@ NORM = {
     "method", "epsilon", "epsilon-placement", "ddof", "convention", "nonfinite", "batch-size",
     "num-channels", "expect-shape", "missing", "allow-external-refs", "allow-symlinks",
 }  # fmt: skip
+AXES = {"mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups", "group-axis"}
 FIT = {"momentum", "moving-variance", "moving-start", "update", "part"}
 APPLY = {
     "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
@@ -43,7 +45,15 @@ def test_the_contract_is_complete():
     assert set(_options("fit")) == NORM | FIT | RUN | SCREEN
     assert set(_options("apply")) == NORM | APPLY | RUN | SCREEN
     assert set(_options("merge")) == {"output", "overwrite", "dry-run"} | SCREEN
-    assert set(_options("inspect")) == SCREEN
+    assert set(_options("inspect")) == SCREEN | {"property"}
+    assert set(_options("extract")) == SCREEN | {"output", "overwrite"}
+    assert set(_options("init")) == SCREEN | AXES | {
+        "output", "overwrite", "scale", "bias", "seed", "shape",
+    }  # fmt: skip
+    assert set(_options("convert")) == SCREEN | {
+        "output", "overwrite", "from", "to", "estimate", "moving-variance", "epsilon", "layout",
+        "dtype",
+    }  # fmt: skip
     assert set(_options("clean")) == SCREEN | {"dry-run"}
     assert set(_options("verify")) == SCREEN | {"workers", "memory"}
     short = {o for c in main.commands.values() for p in c.params for o in p.opts if len(o) == 2}
@@ -61,6 +71,9 @@ def test_the_choices_are_those_of_the_domain():
     ):
         for options in (fit, apply):
             assert tuple(options[name].type.choices) == tuple(words)  # type: ignore[attr-defined]
+    convert = _options("convert")
+    assert tuple(convert["to"].type.choices) == convert_options.FORMATS  # type: ignore[attr-defined]
+    assert tuple(convert["from"].type.choices) == convert_options.READABLE  # type: ignore[attr-defined]
 
 
 def test_each_option_is_explained():

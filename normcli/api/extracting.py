@@ -1,0 +1,184 @@
+"""Single values out of a sidecar, or out of any file of parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normcli.api.replacing import refuse_foreign_container
+from normcli.bundles.bundle import Bundle
+from normcli.bundles.formats import FORMATS, publish_file, read_bundle, write_bundle
+from normcli.bundles.json_values import array_to_json
+from normcli.bundles.selection import listed
+from normcli.bundles.statistics_attributes import (
+    SCHEMA,
+    StatisticsAttributes,
+    attributes_from_attrs,
+)
+from normcli.bundles.statistics_file import ARRAY_NAMES
+from normcli.domain.dtypes import is_bfloat16
+from normcli.errors import InputError, UsageError
+
+TEXT_SUFFIX = ".txt"
+
+_SETTINGS: Mapping[str, Callable[[StatisticsAttributes], Any]] = {
+    "epsilon": lambda a: a.spec.epsilon,
+    "epsilon_placement": lambda a: a.spec.placement,
+    "ddof": lambda a: a.spec.ddof,
+    "momentum": lambda a: _momentum(a),
+    "moving_variance_divisor": lambda a: None if a.moving is None else a.moving.variance,
+    "batches": lambda a: None if a.moving is None else a.batches,
+    "batch_size": lambda a: None if a.moving is None else list(a.moving.batch_sizes),
+    "mode": lambda a: a.spec.mode,
+    "method": lambda a: a.spec.method,
+    "convention": lambda a: a.spec.convention,
+    "layout": lambda a: str(a.spec.layout),
+    "dimensions": lambda a: None if a.spec.layout.names is None else list(a.spec.layout.names),
+    "aggregate": lambda a: list(a.spec.aggregated),
+    "kept": lambda a: list(a.spec.kept),
+    "scale_axes": lambda a: list(a.spec.scale_axes),
+    "groups": lambda a: a.spec.groups,
+    "shape": lambda a: list(a.source.shape),
+    "dtype": lambda a: "bfloat16" if is_bfloat16(a.source.dtype) else a.source.dtype.name,
+    "version": lambda a: a.provenance.get("version"),
+    "created": lambda a: a.provenance.get("created"),
+    "command": lambda a: a.provenance.get("command"),
+}
+# What the names of the command line and of frameworks say otherwise.
+_SYNONYMS = {"moving_var": "moving_variance", "var": "variance", "axes": "aggregate"}
+
+
+def extract_value(path: str, name: str) -> Any:
+    """Return one value that a file of statistics or parameters holds.
+
+    Parameters
+    ----------
+    path : str
+        A sidecar, a parameter file or a checkpoint; ``#prefix`` picks a part of it.
+    name : str
+        ``mean``, ``variance``, ``std``, ``moving-mean``, ``scale``, ``epsilon``, ``momentum``, …;
+        dashes and underscores are the same. In a parameter file the name of any array.
+
+    Returns
+    -------
+    ndarray, float, int, str, list or None
+        None where a setting does not apply, such as the momentum of pooled statistics.
+
+    Raises
+    ------
+    InputError
+        When the file is missing or malformed, or does not hold that value.
+    """
+    key = name.replace("-", "_")
+    key = _SYNONYMS.get(key, key)
+    wanted = "variance" if key == "std" else key
+    there: list[str] = []
+
+    def choose(names: tuple[str, ...]) -> list[str]:
+        there.extend(names)
+        return [own for own in dict.fromkeys((name, wanted)) if own in names]
+
+    bundle = read_bundle(path, choose)
+    if bundle.attrs.get("schema") != SCHEMA:
+        for own in (name, key):
+            if own in bundle.arrays:
+                return bundle.arrays[own]
+        if len(there) == 1 and there == [""]:
+            raise InputError(f"{path} holds one array, which has no name.")
+        raise InputError(f"{path} holds no {name!r}.", f"It holds {listed(there, close_to=name)}.")
+    if wanted in bundle.arrays:
+        values = bundle.arrays[wanted]
+        return np.sqrt(values) if key == "std" else values
+    about = attributes_from_attrs(bundle.attrs, path)
+    if key in _SETTINGS:
+        return _SETTINGS[key](about)
+    if key in ARRAY_NAMES or key == "std":
+        raise InputError(f"{path} holds no {key}.", _absence(key))
+    names = (*ARRAY_NAMES, "std", *_SETTINGS)
+    raise InputError(
+        f"Statistics have no value {name!r}.", f"Names: {listed(names, close_to=key)}."
+    )
+
+
+def value_text(value: Any) -> str:
+    """Return a value as text: one number a line, of higher dimensions the last axis on one line."""
+    if value is None:
+        return "none"
+    if isinstance(value, np.ndarray):
+        rows = value.reshape(-1, value.shape[-1]) if value.ndim > 1 else value.reshape(-1, 1)
+        return "\n".join(" ".join(_number(item) for item in row) for row in rows)
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def value_json(value: Any) -> Any:
+    """Return a value as JSON can hold it: numbers and nested lists; NaN as a string."""
+    return array_to_json(value)["data"] if isinstance(value, np.ndarray) else value
+
+
+def write_value(path: str, name: str, value: Any, overwrite: bool = False) -> None:
+    """Write a value to a file: .txt as `value_text`, .json plain, the others as an array.
+
+    Raises
+    ------
+    UsageError
+        When the suffix is unknown, the file exists, or the value is text and the format binary.
+    OutputError
+        When storage fails; nothing is left then.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == TEXT_SUFFIX:
+        publish_file(path, f"{value_text(value)}\n".encode(), overwrite)
+    elif suffix == ".json":
+        text = json.dumps(value_json(value), allow_nan=False)
+        publish_file(path, f"{text}\n".encode(), overwrite)
+    elif suffix in FORMATS:
+        refuse_foreign_container(path, overwrite)
+        attrs = {} if suffix in (".npy", ".npz") else {"schema": "normcli-value"}
+        array = value_array(name, value)
+        write_bundle(path, Bundle({name.replace("-", "_"): array}, attrs), overwrite)
+    else:
+        raise UsageError(
+            f"The suffix of {path} tells no format that normcli writes.",
+            f"Known suffixes: {TEXT_SUFFIX} {' '.join(FORMATS)}.",
+        )
+
+
+def value_array(name: str, value: Any) -> np.ndarray:
+    """Return a value as an array.
+
+    Raises
+    ------
+    UsageError
+        When it is text or absent.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufV":
+        raise UsageError(
+            f"The value {name!r} is {value_text(value)!r}, not numbers.",
+            "Print it, or write .json or .txt.",
+        )
+    return array
+
+
+def _number(item: Any) -> str:
+    return str(int(item)) if item.dtype.kind in "iub" else repr(float(item))
+
+
+def _momentum(about: StatisticsAttributes) -> float | str | None:
+    if about.moving is None:
+        return None
+    return "cumulative" if about.moving.momentum is None else about.moving.momentum
+
+
+def _absence(key: str) -> str:
+    if key in ("scale", "bias"):
+        return f"None was given: an absent {key} is not the same as ones or zeros."
+    if key.startswith("moving"):
+        return "Moving statistics are kept by fit --momentum M --batch-size B."
+    return "The statistics were supplied as a mean and a variance, or hold moving ones only."
