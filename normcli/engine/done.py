@@ -8,8 +8,11 @@ from typing import Any
 
 from normcli.arrays.access import StoredPart
 from normcli.domain.moments import Moments
+from normcli.domain.pair_moments import PairMoments
 from normcli.engine.journal_file import Line, pack_arrays, unpack_arrays
 from normcli.engine.report import Tally
+
+Sums = Moments | PairMoments
 
 
 @dataclass
@@ -21,8 +24,8 @@ class Done:
     runs : set of int
         Numbers of the runs.
     nodes : dict
-        Moments of nodes of the merge trees by region, first rank and level, with their place in
-        the statistics.
+        Moments (or sums over pairs) of nodes of the merge trees by region, first rank and level,
+        with their place in the statistics.
     stored : set of int
         Regions whose moments are in a container already.
     tally : Tally
@@ -38,9 +41,7 @@ class Done:
     """
 
     runs: set[int] = field(default_factory=set)
-    nodes: dict[tuple[int, int, int], tuple[tuple[slice, ...], Moments]] = field(
-        default_factory=dict
-    )
+    nodes: dict[tuple[int, int, int], tuple[tuple[slice, ...], Sums]] = field(default_factory=dict)
     stored: set[int] = field(default_factory=set)
     tally: Tally = field(default_factory=Tally)
     written: dict[int, Moments] = field(default_factory=dict)
@@ -68,9 +69,9 @@ class Done:
             runs=self.runs, parts=self.parts, stored_parts=self.stored_parts, blocks=self.blocks
         )
 
-    def largest_nodes(self) -> dict[tuple[int, int, int], tuple[tuple[slice, ...], Moments]]:
+    def largest_nodes(self) -> dict[tuple[int, int, int], tuple[tuple[slice, ...], Sums]]:
         """Return the nodes that are not inside of others, nor of regions that are stored."""
-        found: dict[tuple[int, int, int], tuple[tuple[slice, ...], Moments]] = {}
+        found: dict[tuple[int, int, int], tuple[tuple[slice, ...], Sums]] = {}
         ends: dict[int, int] = {}
         for region, first, level in sorted(self.nodes, key=lambda key: (key[0], key[1], -key[2])):
             if region in self.stored or first < ends.get(region, 0):
@@ -113,7 +114,7 @@ def done_from_json(line: Line) -> Done:
         nodes={
             (region, first, level): (
                 tuple(slice(*bounds) for bounds in index),
-                unpack_arrays(Moments, packed),
+                _sums(packed),
             )
             for region, first, level, index, packed in line.get("nodes", ())
         },
@@ -124,6 +125,13 @@ def done_from_json(line: Line) -> Done:
         stored_parts=[StoredPart(*part) for part in line.get("stored_parts", ())],
         blocks=line["blocks"],
     )
+
+
+def _sums(packed: Mapping[str, Any]) -> Sums:
+    # Only sums over pairs have a target.
+    if "target_mean" in packed:
+        return unpack_arrays(PairMoments, packed)
+    return unpack_arrays(Moments, packed)
 
 
 def tally_from_json(values: Mapping[str, Any]) -> Tally:

@@ -8,11 +8,22 @@ for any number of workers, and no more than one node a level waits when leaves a
 
 from __future__ import annotations
 
-from normcli.domain.moments import Moments
+from typing import Generic, Protocol, Self, TypeVar
 
 
-class MergeTree:
-    """Merges numbered moments into one.
+class Mergeable(Protocol):
+    """Sums over one set of elements, which merge with those over another."""
+
+    def merge(self, other: Self) -> Self:
+        """Return the sums over the union of two disjoint sets."""
+        ...
+
+
+M = TypeVar("M", bound=Mergeable)
+
+
+class MergeTree(Generic[M]):
+    """Merges numbered moments (or other sums) into one.
 
     Parameters
     ----------
@@ -22,15 +33,15 @@ class MergeTree:
 
     def __init__(self, leaves: int) -> None:
         self.leaves = leaves
-        self.root: Moments | None = None
-        self._waiting: dict[tuple[int, int], Moments] = {}
+        self.root: M | None = None
+        self._waiting: dict[tuple[int, int], M] = {}
 
-    def add(self, first: int, level: int, moments: Moments) -> tuple[int, int, Moments]:
+    def add(self, first: int, level: int, moments: M) -> tuple[int, int, M]:
         """Add the node that stands for leaves from `first` on, `2**level` of them at most.
 
         Returns
         -------
-        tuple of int, int and Moments
+        tuple of int, int and moments
             The node that it ended up in: first leaf, level and moments.
         """
         index = first >> level

@@ -11,9 +11,10 @@ from typing import Any
 from normcli.arrays.access import StoredPart
 from normcli.domain.moments import Moments
 from normcli.engine.collectors import Collector
-from normcli.engine.done import Done
+from normcli.engine.done import Done, Sums
 from normcli.engine.events import Observer, Progress
 from normcli.engine.journal import Journal
+from normcli.engine.learning import LearnJob, learn_run
 from normcli.engine.merge_tree import MergeTree
 from normcli.engine.schedulers import Scheduler, Task
 from normcli.engine.tasks import ApplyJob, MeasureJob, RunResult, apply_run, measure_run
@@ -68,12 +69,21 @@ class Runner:
 
         self._walk(work, measure_run, job, job.walk, consume, regions.restore)
 
+    def learn(self, work: Pass, job: LearnJob, collector: Collector) -> None:
+        """Read every block of input and target once and hand their sums to `collector`."""
+        regions = RegionTrees(job.walk, collector)
+
+        def consume(result: RunResult) -> Done:
+            return regions.add(result)
+
+        self._walk(work, learn_run, job, job.walk, consume, regions.restore)
+
     def apply(self, work: Pass, job: ApplyJob, collector: Collector | None = None) -> Written:
         """Normalize every block and return what was written.
 
         Moments measured on the way go to `collector`.
         """
-        runs = MergeTree(job.walk.run_count)
+        runs: MergeTree[Moments] = MergeTree(job.walk.run_count)
         regions = RegionTrees(job.walk, collector) if collector is not None else None
         parts: list[StoredPart] = []
 
@@ -141,7 +151,7 @@ class RegionTrees:
     def __init__(self, walk: Walk, collector: Collector) -> None:
         self._walk = walk
         self._collector = collector
-        self._trees: dict[int, MergeTree] = {}
+        self._trees: dict[int, MergeTree[Any]] = {}
 
     def add(self, result: RunResult) -> Done:
         """Take the moments of one task, and return what a journal should keep of them."""
@@ -164,7 +174,7 @@ class RegionTrees:
         rank: int,
         level: int,
         index: tuple[slice, ...],
-        moments: Moments,
+        moments: Sums,
     ) -> None:
         tree = self._trees.setdefault(region, MergeTree(self._walk.ranks))
         first, level, moments = tree.add(rank, level, moments)

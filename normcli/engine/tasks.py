@@ -15,6 +15,7 @@ from normcli.arrays.buffers import BufferPool
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import require_usable
 from normcli.domain.transform import Transform, backward, forward
 from normcli.engine.events import Progress
@@ -74,7 +75,7 @@ class ApplyJob:
 
 @dataclass(frozen=True)
 class Region:
-    """Moments of the groups in one part of the statistics.
+    """Moments of the groups (or sums of the cells) in one part of the statistics.
 
     Attributes
     ----------
@@ -84,14 +85,14 @@ class Region:
         Level of the merge-tree node that it is.
     index : tuple of slice
         Its place in the statistics.
-    moments : Moments
+    moments : Moments or PairMoments
         The moments.
     """
 
     first: int
     level: int
     index: tuple[slice, ...]
-    moments: Moments
+    moments: Moments | PairMoments
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
     """Read the blocks of a run and return their moments, merged within each region."""
     compute = kernels(job.kernel)
     regions = []
-    tree = MergeTree(run.count)
+    tree: MergeTree[Moments] = MergeTree(run.count)
     nbytes = 0
     index: tuple[slice, ...] = ()
     for position in range(run.first, run.first + run.count):
@@ -151,7 +152,7 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
     """Read, normalize and write the blocks of a run."""
     compute = kernels(job.kernel)
     regions = []
-    written = MergeTree(run.count)
+    written: MergeTree[Moments] = MergeTree(run.count)
     parts: list[StoredPart] = []
     bytes_read = bytes_written = 0
     for position in range(run.first, run.first + run.count):

@@ -175,7 +175,7 @@ def _measure_piece(flat: np.ndarray, piece: Piece, shift: int, result: FineMomen
     source, target = piece.elements(flat), part_of(result, piece)
     kept = [i for i, axis in enumerate(piece.axes) if axis.kept]
     order = kept + [i for i, axis in enumerate(piece.axes) if not axis.kept]
-    for box in tiles(piece.shape, _tile(piece.axes)):
+    for box in tiles(piece.shape, tile_shape(piece.axes)):
         tile = source[box].transpose(order)
         extents = tile.shape[: len(kept)]
         rows = _as_float64(tile, shift).reshape(prod(extents), -1)
@@ -184,7 +184,7 @@ def _measure_piece(flat: np.ndarray, piece: Piece, shift: int, result: FineMomen
         target.store(groups, target[groups].merge(part))
 
 
-def _tile(axes: tuple[Axis, ...]) -> tuple[int, ...]:
+def tile_shape(axes: tuple[Axis, ...]) -> tuple[int, ...]:
     """Choose the tile of a piece.
 
     How a group is cut depends on its aggregated axes alone (and on the lanes, where the innermost
