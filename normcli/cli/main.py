@@ -14,6 +14,7 @@ from normcli.cli.apply import apply_command
 from normcli.cli.clean import clean_command
 from normcli.cli.fit import fit_command
 from normcli.cli.inspect import inspect_command
+from normcli.cli.learn import learn_command
 from normcli.cli.streams import open_missing
 from normcli.cli.texts import printable
 from normcli.cli.verify import verify_command
@@ -29,6 +30,7 @@ def main() -> None:
     \b
       normcli fit     INPUT... -o STATS     measure mean and variance, in one pass
       normcli apply   INPUT... -o OUTPUT    write (x - mean) / sqrt(var + eps) * scale + bias
+      normcli learn   INPUT TARGET -o FILE  scale and bias that carry the input to the target
       normcli inspect PATH                  what is in a container or a statistics file
       normcli clean   PATH...               remove what interrupted runs left
       normcli verify  OUTPUT                whether an output is still as it was written
@@ -47,6 +49,7 @@ def main() -> None:
 
 main.add_command(fit_command)
 main.add_command(apply_command)
+main.add_command(learn_command)
 main.add_command(inspect_command)
 main.add_command(clean_command)
 main.add_command(verify_command)
