@@ -1,8 +1,8 @@
 """normcli: normalize arrays that do not fit in memory.
 
 ``fit`` measures arrays in one pass, ``apply`` normalizes them, ``learn`` learns scale and bias
-against a target, and ``read_statistics`` gives back what a fit wrote. All four are imported when they are first used, so that ``normcli --help``
-needs neither numpy nor zarr.
+against a target, and ``read_statistics`` gives back what a fit wrote. All four are imported when
+they are first used, so that ``normcli --help`` needs neither numpy nor zarr.
 """
 
 from __future__ import annotations

@@ -320,9 +320,10 @@ def _write(
                 **told,
                 "loss_at_start": losses[0],
                 "loss": losses[-1],
+                "statistics": report.stats,
                 "target": list(setup.target_described.inputs),
             },
-            "normalization": {k: v for k, v in normalization.items() if not k.startswith("schema")},
+            "normalization": {name: normalization[name] for name in ("spec", "source")},
             "provenance": provenance(),
         }
     draft = draft_affine(output, affine, overwrite, attrs, place.folder)
