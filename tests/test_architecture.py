@@ -204,7 +204,7 @@ def test_all_errors_have_their_documented_exit_code():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["fit", "--help"], ["apply", "-h"]]
+    "arguments", [["--help"], ["--version"], ["fit", "--help"], ["apply", "-h"], ["learn", "-h"]]
 )
 def test_help_and_version_import_nothing_heavy(arguments):
     code = (

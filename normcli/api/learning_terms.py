@@ -299,7 +299,8 @@ def _number(options: LearnOptions, name: str, default: float) -> float:
 
 
 def _given(options: LearnOptions, name: str) -> bool:
-    return getattr(options, name) not in (None, False)
+    value = getattr(options, name)
+    return value is not None and value is not False
 
 
 def _spelled(name: str) -> str:

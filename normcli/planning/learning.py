@@ -104,9 +104,9 @@ def plan_learn(
     if held + dearest > resources.memory:
         needed = -(-(held + dearest) // MIB)
         raise PlanError(
-            f"To learn takes {dearest} bytes for one block and {held} for statistics and the "
-            f"sums of {cells.group_count} cells, more than the memory budget of "
-            f"{resources.memory}.",
+            f"To learn takes {dearest / MIB:.1f} MiB for one block and {held / MIB:.1f} MiB for "
+            f"statistics and the sums of {cells.group_count} cells, but the memory budget is "
+            f"{resources.memory / MIB:.1f} MiB.",
             f"--memory {needed}MiB would do; larger batches have fewer sums.",
         )
     most = max(len(p.grid) for p in passes)
