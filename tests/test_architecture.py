@@ -132,7 +132,7 @@ def _foreign(file: str, **how: bool) -> set[str]:
 def test_the_reader_of_imports_reads():
     assert "dask" in _foreign("engine/schedulers.py")
     assert "dask" not in _foreign("engine/schedulers.py", top_only=True)
-    assert "normcli.domain.moments" in _imports("engine/merge_tree.py")
+    assert "normcli.domain.moments" in _imports("engine/collectors.py")
     assert len(SOURCES) > 50
 
 

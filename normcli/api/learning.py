@@ -6,6 +6,7 @@ import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,7 @@ def learn_arrays(
             command="learn",
             inputs=inputs,
             output=output,
-            stats=None if options.stats is None else str(options.stats),
+            stats=str(options.stats) if isinstance(options.stats, str | Path) else None,
             shape=source.info.shape,
             dtype=str(source.info.dtype),
             output_dtype="float64",
