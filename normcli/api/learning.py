@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from normcli.engine.tasks import MeasureJob
 from normcli.engine.walk import Walk
 from normcli.errors import UsageError
 from normcli.kernels.select import choose
-from normcli.planning.learning import plan_learn
+from normcli.planning.learning import journaled, plan_learn
 from normcli.planning.plan import Plan
 from normcli.publishing import Handover
 
@@ -120,7 +121,7 @@ def learn_arrays(
         scheduler = stack.enter_context(closing(make_scheduler(run)))
         scheduler.accept(source, target)
         journal = None
-        if place is not None:
+        if place is not None and journaled(setup.cells):
             journal = place.journal(_settings(setup, str(output)))
             found = place.finish_handover()
             if found is not None:
@@ -294,7 +295,7 @@ def _settings(setup: LearnSetup, output: str) -> dict[str, object]:
         "statistics": statistics,
         "estimate": setup.options.estimate,
         "learning": setup.record(),
-        "start": [digest(values.tolist()) for values in start],
+        "start": [sha256(np.ascontiguousarray(values)).hexdigest() for values in start],
         "output": output,
     }
 

@@ -439,3 +439,46 @@ def test_nothing_is_left_where_learning_fails(tmp_path):
         )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.npy", "x.npy"]
     assert load(names[0]).tobytes() == X.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["many cells", "journaled", "batches"])
+def test_memory_of_the_sums_stays_within_the_plan(tmp_path, kind):
+    """What was learned of each block is let go, also by the scheduler."""
+    shape = {"many cells": (30, 300_000), "journaled": (40, 200_000), "batches": (20_000, 30)}
+    x = np.random.default_rng(0).standard_normal(shape[kind], dtype="f4")
+    names = store(tmp_path, "x", x), store(tmp_path, "t", x)
+    options = {"layout": "NC", "mode": "layer", "workers": 1}
+    if kind == "batches":
+        options |= {"mode": "batch", "solver": "sgd", "batch_size": 2, "epochs": 1}
+    tracemalloc.start()
+    try:
+        found = normcli.learn(*names, tmp_path / "a.npz", **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < found.plan.peak_memory + 2 * 1024 * 1024
+    assert peak > 16 * 1024 * 1024
+
+
+def test_a_run_that_was_complete_but_for_its_name_is_finished(tmp_path, monkeypatch):
+    from normcli.publishing import Handover
+
+    names = store(tmp_path, "x", X), store(tmp_path, "t", T)
+    whole = normcli.learn(*names, layout="NCHW", bias="none")
+    for suffix in ("json", "npy"):
+        place = tmp_path / f"a.{suffix}"
+
+        def stopped(self):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Handover, "carry_out", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                normcli.learn(*names, place, layout="NCHW", bias="none")
+        assert not place.exists()
+        found = normcli.learn(*names, place, layout="NCHW", bias="none")
+        assert place.exists()
+        assert found.affine.bias is None
+        assert found.affine.scale.tobytes() == whole.affine.scale.tobytes()
+        assert found.report.learned == whole.report.learned
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.npy", "t.npy", "x.npy"]

@@ -250,6 +250,28 @@ def test_bounds_are_solved_as_by_brute_force(seed, bounds, l2, constant):
         assert own <= every.min() + 1e-9 * (1 + own)
 
 
+@pytest.mark.parametrize("fixed", ["scale", "bias"])
+@pytest.mark.parametrize("present", [True, False])
+def test_bounds_of_the_one_term_that_is_learned(fixed: str, present: bool):
+    random = np.random.default_rng(6)
+    z = random.normal(0.5, 1, size=50)
+    t = 3 * z + 8
+    free = {"scale": "bias", "bias": "scale"}[fixed]
+    for low, high in ((-1.0, 2.0), (-9.0, 0.5), (20.0, 30.0)):
+        made = objective(
+            1, **{fixed: {"learned": False, "present": present}, free: {"low": low, "high": high}}
+        )
+        found = solve_exact(made, pairs_of(z, t), 50)
+        grid = np.linspace(low, high, 2001)
+        start = float(getattr(made, fixed).start[0])
+        s, b = (grid, start) if free == "scale" else (start, grid)
+        losses = np.square(np.multiply.outer(s, z) + np.reshape(b, (-1, 1)) - t).sum(-1)
+        assert getattr(found, free)[0] == pytest.approx(
+            grid[losses.argmin()], abs=(high - low) / 2000
+        )
+        assert getattr(found, fixed)[0] == start
+
+
 def test_bounds_are_not_clipped_afterwards():
     z = np.array([1.0, 2, 3, 4])
     t = -2 * z + 10
