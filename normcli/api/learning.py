@@ -295,7 +295,7 @@ def _settings(setup: LearnSetup, output: str) -> dict[str, object]:
         "statistics": statistics,
         "estimate": setup.options.estimate,
         "learning": setup.record(),
-        "start": [sha256(np.ascontiguousarray(values)).hexdigest() for values in start],
+        "start": [sha256(values.tobytes()).hexdigest() for values in start],
         "output": output,
     }
 

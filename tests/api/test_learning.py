@@ -184,7 +184,7 @@ def test_more_groups_than_memory_holds_are_read_by_block(tmp_path):
     names = store(tmp_path, "x", x), store(tmp_path, "t", t)
     normcli.fit(names[0], tmp_path / "s.zarr", layout="NC", mode="layer")
     options = {"scale_axes": "none"}
-    stored = normcli.learn(*names, stats=tmp_path / "s.zarr", **options)
+    stored = normcli.learn(*names, tmp_path / "a.json", stats=tmp_path / "s.zarr", **options)
     fused = normcli.learn(*names, layout="NC", mode="layer", **options)
     np.testing.assert_allclose(stored.affine.scale, fused.affine.scale, rtol=1e-12)
     assert len(stored.plan.passes) == len(fused.plan.passes) == 1
