@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from normcli.api.continuing import RunPlace, digest
+from normcli.api.learning_file import check_name, check_place, draft_learned, read_learned
 from normcli.api.learning_options import LearnOptions
-from normcli.api.learning_setup import LearnSetup, check_name, check_place
+from normcli.api.learning_setup import LearnSetup
 from normcli.api.learning_terms import learn_rule
 from normcli.api.options import RunOptions
 from normcli.api.preparing import make_scheduler, provenance, resources
 from normcli.api.warnings import warn_of
 from normcli.arrays.opening import open_source
-from normcli.bundles.parameter_file import draft_affine, read_affine, read_bias, read_scale
 from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.bundles.statistics_file import statistics_document
 from normcli.domain.affine import Affine
@@ -42,7 +42,7 @@ from normcli.errors import UsageError
 from normcli.kernels.select import choose
 from normcli.planning.learning import journaled, plan_learn
 from normcli.planning.plan import Plan
-from normcli.publishing import Handover
+from normcli.publishing import Draft, Handover
 
 # Epochs of which the loss is told: these, their tenfolds, and the last.
 TOLD = (1, 2, 5)
@@ -126,7 +126,7 @@ def learn_arrays(
             found = place.finish_handover()
             if found is not None:
                 assert journal.plan is not None
-                return LearnOutcome(journal.plan, _read_back(str(output), setup), found)
+                return LearnOutcome(journal.plan, read_learned(str(output), rule), found)
         again = place.plan_again(resources(run, scheduler)) if place is not None else None
         plan = again or plan_learn(
             source.info,
@@ -165,7 +165,9 @@ def learn_arrays(
             learned=found_out,
         )
         if place is not None:
-            _write(place, str(output), affine, setup, report, run.overwrite, stack)
+            draft = draft_learned(str(output), affine, setup, report, run.overwrite, place.folder)
+            stack.callback(_discard, draft, place)
+            place.hand_over(Handover(((draft.path, draft.final.absolute()),)), report)
     return LearnOutcome(plan, affine, report)
 
 
@@ -255,6 +257,11 @@ class _Learning:
             self.setup.observer.note(f"loss {loss:.6g} after {epoch} of {last} epochs")
 
 
+def _discard(draft: Draft, place: RunPlace) -> None:
+    if not place.handing_over:
+        draft.discard()
+
+
 def _held(setup: LearnSetup) -> bool:
     return setup.known is None or setup.known.stored is None
 
@@ -298,50 +305,3 @@ def _settings(setup: LearnSetup, output: str) -> dict[str, object]:
         "start": [sha256(values.tobytes()).hexdigest() for values in start],
         "output": output,
     }
-
-
-def _write(
-    place: RunPlace,
-    output: str,
-    affine: Affine,
-    setup: LearnSetup,
-    report: Report,
-    overwrite: bool,
-    stack: ExitStack,
-) -> None:
-    """Write scale and bias, and give them their name."""
-    attrs: dict[str, Any] = {}
-    if not output.lower().endswith(".npy"):
-        assert report.learned is not None
-        told = {k: v for k, v in report.learned.items() if k != "losses"}
-        losses = report.learned["losses"]
-        normalization = statistics_attrs(setup.spec, setup.described)
-        attrs = {
-            "learning": {
-                **setup.record(),
-                **told,
-                "loss_at_start": losses[0],
-                "loss": losses[-1],
-                "statistics": report.stats,
-                "target": list(setup.target_described.inputs),
-            },
-            "normalization": {name: normalization[name] for name in ("spec", "source")},
-            "provenance": provenance(),
-        }
-    draft = draft_affine(output, affine, overwrite, attrs, place.folder)
-
-    def discard() -> None:
-        if not place.handing_over:
-            draft.discard()
-
-    stack.callback(discard)
-    place.hand_over(Handover(((draft.path, draft.final.absolute()),)), report)
-
-
-def _read_back(output: str, setup: LearnSetup) -> Affine:
-    """Return what an earlier run has written."""
-    if output.lower().endswith(".npy"):
-        if setup.rule.scale.present:
-            return Affine(read_scale(output), None)
-        return Affine(None, read_bias(output))
-    return read_affine(output)

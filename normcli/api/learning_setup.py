@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 
@@ -26,19 +24,11 @@ from normcli.api.preparing import (
     new_spec,
     resolve_layout,
 )
-from normcli.api.sidecars import JSON_VALUES
 from normcli.arrays.access import ArraySource
-from normcli.arrays.opening import refuse_same
-from normcli.bundles.formats import FORMATS
-from normcli.bundles.parameter_file import holds_affine
 from normcli.domain.affine import Affine
 from normcli.domain.geometry import Geometry, bind
 from normcli.engine.events import Observer
 from normcli.errors import DataPolicyError, InputError, UsageError
-from normcli.publishing import refuse_unwritable
-
-# Suffixes of files for parameters that inputs may have too.
-ARRAYS_TOO = (".npy", ".npz", ".h5", ".hdf5", ".zarr")
 
 
 class LearnSetup:
@@ -160,67 +150,6 @@ class LearnSetup:
         """Return what is written: an absent term is left out."""
         rule = self.rule
         return Affine(scale if rule.scale.present else None, bias if rule.bias.present else None)
-
-
-def check_name(path: str, rule: LearnRule, inputs: Sequence[str], cells: int = 0) -> None:
-    """Refuse a name under which scale and bias could not be written.
-
-    Parameters
-    ----------
-    path : str
-        The name.
-    rule : LearnRule
-        Which terms are written.
-    inputs : sequence of str
-        Names of the arrays that are read.
-    cells : int
-        Values of each term, where that is known.
-
-    Raises
-    ------
-    UsageError
-        For a suffix that cannot hold them, and for the name of an input.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        raise UsageError(
-            f"{path} has no suffix of a file for scale and bias.",
-            f"Use one of {', '.join(FORMATS)}.",
-        )
-    if suffix in ARRAYS_TOO:
-        refuse_same(path, inputs)
-    if suffix == ".npy" and rule.scale.present and rule.bias.present:
-        raise UsageError(
-            f"{path} holds one array, but scale and bias are two.",
-            "Use .npz, .json, .h5, .zarr or .safetensors, or drop one with --bias none.",
-        )
-    if suffix == ".json" and 2 * cells > JSON_VALUES:
-        raise UsageError(
-            f"{path} would hold {2 * cells} values, more than the {JSON_VALUES} that .json is "
-            "good for.",
-            "Write .npz, .h5 or .zarr.",
-        )
-
-
-def check_place(path: str, overwrite: bool) -> None:
-    """Refuse a place that cannot be written to, or holds what must not be replaced.
-
-    Raises
-    ------
-    UsageError
-        When a file is there, unless it may be replaced and holds learned parameters.
-    OutputError
-        When the folder is missing or cannot be written to.
-    """
-    refuse_unwritable(Path(path), overwrite)
-    if Path(path).suffix.lower() == ".npy" or not (overwrite and Path(path).exists()):
-        return  # An .npy file does not tell what it is.
-    if not holds_affine(path):
-        raise UsageError(
-            f"{path} holds something else than a learned scale and bias, which --overwrite does "
-            "not replace.",
-            "Choose another name, or remove it.",
-        )
 
 
 def _as_apply(options: LearnOptions) -> ApplyOptions:
