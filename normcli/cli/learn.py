@@ -27,7 +27,8 @@ def learn_command(source: str, target: str, output: str | None, **options: Any) 
     """Learn the scale and bias that carry the normalized INPUT to TARGET.
 
     The exact solver finds the least squares, with L2 penalties and bounds; --solver sgd takes
-    the gradient steps of training frameworks. The data are read once either way.
+    the gradient steps of training frameworks. Either way one pass over both arrays is enough,
+    after that of the statistics where they are not given.
 
     \b
       normcli learn x.zarr target.zarr -o affine.json

@@ -482,3 +482,20 @@ def test_a_run_that_was_complete_but_for_its_name_is_finished(tmp_path, monkeypa
         assert found.affine.scale.tobytes() == whole.affine.scale.tobytes()
         assert found.report.learned == whole.report.learned
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.npy", "t.npy", "x.npy"]
+
+
+def test_sums_too_large_for_a_journal_leave_nothing_and_begin_afresh(tmp_path):
+    names = store(tmp_path, "x", X), store(tmp_path, "t", T)
+    options, place = LearnOptions(layout="NCHW"), str(tmp_path / "a.json")
+    with small_blocks(64), mock.patch("normcli.planning.learning.JOURNALED_BYTES", 0):
+        first = Stopping(20)
+        with pytest.raises(KeyboardInterrupt):
+            learn_arrays(*names, place, options, RunOptions(workers=1), first)
+        assert first.kept_blocks is None
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["t.npy", "x.npy"]
+        second = Stopping(-1)
+        found = learn_arrays(*names, place, options, RunOptions(), second)
+        whole = learn_arrays(*names, None, options, RunOptions(), Observer())
+    assert second.resumed == 0
+    assert found.affine.scale.tobytes() == whole.affine.scale.tobytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "t.npy", "x.npy"]
