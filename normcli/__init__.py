@@ -1,8 +1,9 @@
 """normcli: normalize arrays that do not fit in memory.
 
-``fit`` measures arrays in one pass, ``apply`` normalizes them, ``learn`` learns scale and bias
-against a target, and ``read_statistics`` gives back what a fit wrote. All four are imported when
-they are first used, so that ``normcli --help`` needs neither numpy nor zarr.
+``fit`` measures arrays in one pass, ``merge`` joins what several fits measured, ``apply``
+normalizes, ``learn`` learns scale and bias against a target, and ``read_statistics`` gives back
+what a fit wrote. All of them are imported when they are first used, so that ``normcli --help``
+needs neither numpy nor zarr.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from normcli.api import FittedStatistics, apply, fit, learn, read_statistics
+    from normcli.api import FittedStatistics, apply, fit, learn, merge, read_statistics
 
-__all__ = ["FittedStatistics", "__version__", "apply", "fit", "learn", "read_statistics"]
+__all__ = ["FittedStatistics", "__version__", "apply", "fit", "learn", "merge", "read_statistics"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("FittedStatistics", "apply", "fit", "learn", "read_statistics"):
+    if name in ("FittedStatistics", "apply", "fit", "learn", "merge", "read_statistics"):
         from importlib import import_module
 
         return getattr(import_module("normcli.api"), name)

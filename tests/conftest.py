@@ -7,5 +7,9 @@ import os
 
 from hypothesis import settings
 
+from tests.figures import figures, pytest_terminal_summary
+
+__all__ = ["figures", "pytest_terminal_summary"]
+
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))

@@ -19,12 +19,13 @@ from normcli.api.fitted import FittedStatistics, read_statistics
 from normcli.api.fitting import fit_arrays
 from normcli.api.learning import LearnOutcome, learn_arrays
 from normcli.api.learning_options import LearnOptions
+from normcli.api.merging import merge_statistics
 from normcli.api.options import ApplyOptions, FitOptions, RunOptions
 from normcli.bundles.statistics_file import read_statistics_header
 from normcli.engine.events import Observer
 from normcli.engine.report import Report
 
-__all__ = ["FittedStatistics", "LearnOutcome", "apply", "fit", "learn", "read_statistics"]
+__all__ = ["FittedStatistics", "LearnOutcome", "apply", "fit", "learn", "merge", "read_statistics"]
 
 _RUN = RunOptions.__dataclass_fields__.keys() - {"dry_run"}
 
@@ -78,6 +79,53 @@ def fit(
         statistics = read_statistics_header(str(place))
         assert statistics is not None
     return FittedStatistics(statistics)
+
+
+def merge(
+    statistics: Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> FittedStatistics:
+    """Join statistics into those of one fit of all their inputs: ``normcli merge``.
+
+    Parameters
+    ----------
+    statistics : sequence of str or Path
+        Sidecars: all parts of an input (``fit(..., part="3/16")``), or fits of several inputs,
+        which follow each other along the batch axis.
+    output : str or Path, optional
+        Sidecar to write.
+    overwrite : bool
+        Whether an existing one may be replaced.
+    observer : Observer, optional
+        Hears of warnings.
+
+    Returns
+    -------
+    FittedStatistics
+
+    Raises
+    ------
+    InputError
+        When parts are missing or doubled, an input would be counted twice, settings differ, or
+        the statistics are moving ones.
+
+    Examples
+    --------
+    >>> import normcli, tempfile, pathlib
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for i in (1, 2):
+    ...     part = normcli.fit("sample_data/digits.npy", folder / f"{i}.json", part=f"{i}/2")
+    >>> whole = normcli.merge([folder / "1.json", folder / "2.json"])
+    >>> int(whole.count.sum())
+    115008
+    """
+    place = None if output is None else str(output)
+    paths = [str(path) for path in statistics]
+    outcome = merge_statistics(paths, place, overwrite, False, observer or Observer())
+    return FittedStatistics(outcome.statistics)
 
 
 def apply(

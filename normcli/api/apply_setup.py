@@ -19,6 +19,7 @@ from normcli.api.preparing import (
     check_expectations,
     describe,
     fitted_spec,
+    input_state,
     new_spec,
     resolve_layout,
 )
@@ -72,6 +73,8 @@ class ApplySetup:
         Name of the statistics that are written beside it.
     by_block : bool
         Whether statistics outgrow memory.
+    state : tuple
+        State of the input before it is read.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class ApplySetup:
     ) -> None:
         self.source, self.output, self.options = source, output, options
         self.overwrite, self.observer = run.overwrite, observer
+        self.state = input_state(source)
         info = source.info
         known = known_statistics(options)
         if known is not None:

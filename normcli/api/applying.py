@@ -15,7 +15,15 @@ from normcli.api.apply_setup import ApplySetup
 from normcli.api.continuing import RunPlace, digest
 from normcli.api.options import ApplyOptions, RunOptions
 from normcli.api.parameters import Known, stored_arrays
-from normcli.api.preparing import make_scheduler, provenance, resources
+from normcli.api.preparing import (
+    input_rules,
+    kernel_for,
+    make_scheduler,
+    provenance,
+    require_unchanged,
+    resources,
+    warn_of_input,
+)
 from normcli.api.sidecars import StoredSidecar
 from normcli.api.warnings import warn_of
 from normcli.arrays.access import StoredPart
@@ -25,7 +33,7 @@ from normcli.arrays.paths import parse_path
 from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.bundles.statistics_file import draft_statistics, statistics_document
 from normcli.domain.moments import Moments
-from normcli.domain.statistics import Statistics, require_usable
+from normcli.domain.statistics import Statistics, require_resolved, require_usable
 from normcli.domain.transform import normalizer
 from normcli.engine.collectors import Collector, HeldMoments
 from normcli.engine.done import Done
@@ -36,9 +44,8 @@ from normcli.engine.schedulers import Scheduler
 from normcli.engine.tables import AffineTables, HeldTables, NormalizerTables, StoredTables
 from normcli.engine.tasks import ApplyJob, MeasureJob
 from normcli.engine.walk import Walk
-from normcli.kernels.select import choose
 from normcli.planning.plan import Plan
-from normcli.planning.planner import plan_apply
+from normcli.planning.planner import Resources, plan_apply
 from normcli.publishing import Draft, Handover
 
 
@@ -85,17 +92,19 @@ def apply_array(
     begin = time.perf_counter()
     refuse_same(output, [input_name])
     with ExitStack() as stack:
-        source = stack.enter_context(closing(open_source(input_name)))
+        source = stack.enter_context(closing(open_source(input_name, input_rules(options))))
+        warn_of_input(source, observer)
         place = None
         if output != "-" and not run.dry_run:
             container = parse_path(output, "output").container
             place = stack.enter_context(RunPlace(container, run, observer))
             run = replace(run, overwrite=run.overwrite or place.handing_over)
         setup = ApplySetup(source, input_name, output, options, run, observer)
-        scheduler = stack.enter_context(closing(make_scheduler(run)))
-        scheduler.accept(source, setup.sink)
+        scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
+        scheduler.accept([input_name], output if place else None, source, setup.sink)
+        given = resources(run, scheduler, observer)
         if run.dry_run or place is None:
-            plan = _plan(setup, run, scheduler)
+            plan = _plan(setup, given, scheduler)
             observer.planned(plan)
             if run.dry_run:
                 return ApplyOutcome(plan, None)
@@ -110,21 +119,21 @@ def apply_array(
             if found is not None:
                 assert journal.plan is not None
                 return ApplyOutcome(journal.plan, found)
-        again = place.plan_again(resources(run, scheduler))
-        plan = again or _plan(setup, run, scheduler)
+        again = place.plan_again(given)
+        plan = again or _plan(setup, given, scheduler)
         observer.planned(plan)
         applying = _Applying(setup, Runner(plan, scheduler, observer, journal), begin)
         return ApplyOutcome(plan, applying.run(stack, place))
 
 
-def _plan(setup: ApplySetup, run: RunOptions, scheduler: Scheduler) -> Plan:
+def _plan(setup: ApplySetup, given: Resources, scheduler: Scheduler) -> Plan:
     info = setup.source.info
     return plan_apply(
         info,
         setup.sink_info,
         setup.geometry,
-        resources(run, scheduler),
-        choose(info.nbytes),
+        given,
+        kernel_for(info.nbytes, scheduler),
         groups_held=0 if setup.by_block else setup.geometry.group_count,
         known=setup.known is not None,
         per_dataset=setup.spec.per_dataset,
@@ -150,6 +159,7 @@ def _settings(setup: ApplySetup) -> dict[str, object]:
         "statistics": statistics,
         "estimate": setup.options.estimate,
         "inverse": setup.options.inverse,
+        "missing": setup.options.missing,
         "affine": [None if a is None else digest(a.tolist()) for a in affine],
         "output": [setup.output, repr(setup.sink_info)],
         "sidecar": setup.sidecar,
@@ -179,6 +189,7 @@ class _Applying:
             self._stored = self._stored_sidecar(stack, place)
         self._begin_sinks()
         written, counts = self._passes()
+        require_unchanged(setup.source, setup.state)
         sealed = setup.sink.seal()
         report = self._report(written.moments, counts)
         if place is None:
@@ -279,6 +290,8 @@ class _Applying:
         if known.stored is not None:
             return StoredTables(known.stored, setup.spec, statistics.source.dtype)
         estimate = setup.options.estimate
+        if statistics.moments is not None:
+            require_resolved(statistics.moments, setup.described.dtype, setup.source.name)
         mean, variance = statistics.estimate(estimate)
         constant = replace(statistics, spec=setup.spec).constant(estimate)
         return HeldTables(normalizer(setup.spec, mean, variance, constant))
@@ -369,6 +382,8 @@ class _Applying:
             written_mean=float(written.mean) if any_finite else None,
             written_std=float(np.sqrt(written.variance())) if any_finite else None,
             written_nonfinite=int(written.nonfinite),
+            chunks=setup.source.missing.total,
+            missing_chunks=setup.source.missing.missing,
             bytes_read=plan.bytes_read,
             bytes_written=plan.bytes_written,
             seconds=time.perf_counter() - self._begin,

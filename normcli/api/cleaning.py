@@ -12,7 +12,7 @@ from normcli.api.continuing import JOURNAL
 from normcli.engine.journal import read_head
 from normcli.errors import InputError, NormcliError
 from normcli.publishing import WORK_MARK, Handover, Workplace, work_folder
-from normcli.publishing.draft import DRAFT_MARK
+from normcli.publishing.draft import DRAFT_MARK, WHOSE
 from normcli.publishing.workplace import owner_text
 
 _DRAFT = re.compile(rf"^\.(?P<final>.+){re.escape(DRAFT_MARK)}(?P<pid>\d+)-")
@@ -77,7 +77,7 @@ def _places(path: Path) -> Iterator[Path]:
         if path.is_dir() and entry.name.endswith(WORK_MARK) and entry.is_dir():
             yield entry
         found = _DRAFT.match(entry.name)
-        if found and (path.is_dir() or found["final"] == path.name):
+        if found and (path.is_dir() or found["final"] == path.name[:WHOSE]):
             yield entry
 
 

@@ -65,7 +65,7 @@ class RunPlace:
         self._workplaces = [Workplace.of(self.final)]
         self._journal: Journal | None = None
         self._stack = ExitStack()
-        self._blocks = 0
+        self._committed = False
         self.complete = False
 
     @property
@@ -80,8 +80,8 @@ class RunPlace:
 
     @property
     def handing_over(self) -> bool:
-        """Whether an earlier run was complete but for the names of its outputs."""
-        return read_head(self.folder / JOURNAL).handover
+        """Whether this run, or an earlier one, is complete but for the names of its outputs."""
+        return self._committed or read_head(self.folder / JOURNAL).handover
 
     def __enter__(self) -> Self:
         refuse_unwritable(self.final, overwrite=True)
@@ -167,6 +167,9 @@ class RunPlace:
     def hand_over(self, handover: Handover, report: Report) -> None:
         """Give all outputs of a complete run their names."""
         if self._journal is not None:
+            # From here on the drafts stay: a line that could not be synced may be there all the
+            # same, and whether it is cannot be asked of storage that fails.
+            self._committed = True
             outcome = {"steps": handover.as_text(), "report": asdict(report)}
             self._journal.hand_over(outcome)
         handover.carry_out()

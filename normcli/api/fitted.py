@@ -14,7 +14,7 @@ from normcli.bundles.statistics_file import write_statistics
 from normcli.domain.affine import Affine
 from normcli.domain.dtypes import output_dtype, parse_dtype
 from normcli.domain.geometry import bind
-from normcli.domain.statistics import Statistics
+from normcli.domain.statistics import Statistics, require_whole
 from normcli.domain.transform import Normalizer, backward, forward, normalizer
 from normcli.errors import UsageError
 from normcli.kernels.select import choose, kernels
@@ -130,6 +130,7 @@ class FittedStatistics:
     def _transform(
         self, values: np.ndarray, estimate: str | None, dtype: str | None, inverse: bool
     ) -> np.ndarray:
+        require_whole(self.statistics, "This")
         spec = self.statistics.spec
         array = np.asarray(values)
         batch = spec.layout.batch_axis

@@ -12,14 +12,20 @@ from pathlib import Path
 from normcli.api.continuing import RunPlace, digest
 from normcli.api.moving import earlier_statistics, moving_rule, moving_start
 from normcli.api.options import FitOptions, RunOptions
+from normcli.api.parts import make_part, measure_part
 from normcli.api.preparing import (
     check_expectations,
     describe,
+    input_rules,
+    input_state,
+    kernel_for,
     make_scheduler,
     new_spec,
     provenance,
+    require_unchanged,
     resolve_layout,
     resources,
+    warn_of_input,
 )
 from normcli.api.sidecars import StoredSidecar, check_sidecar, refuse_shared
 from normcli.api.warnings import warn_of
@@ -36,6 +42,7 @@ from normcli.domain.layout import Layout
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.part import Part
 from normcli.domain.statistics import SourceDescription, Statistics, require_usable
 from normcli.engine.collectors import HeldMoments, MovingFold
 from normcli.engine.events import Observer
@@ -44,9 +51,9 @@ from normcli.engine.run import Runner
 from normcli.engine.tasks import MeasureJob
 from normcli.engine.walk import Walk
 from normcli.errors import DataPolicyError, InputError, UsageError
-from normcli.kernels.select import choose
+from normcli.planning.parts import part_boxes
 from normcli.planning.plan import Plan
-from normcli.planning.planner import GROUPS_IN_MEMORY, plan_fit
+from normcli.planning.planner import GROUPS_IN_MEMORY, Resources, plan_fit, plan_part
 from normcli.publishing import Draft, Handover
 
 Drafts = tuple[tuple[Path, Path], ...]
@@ -104,13 +111,14 @@ def fit_arrays(
         refuse_shared(output, inputs)
         if run.dry_run:
             check_sidecar(output, run.overwrite)
+    rules = input_rules(options)
     with ExitStack() as stack:
         place = None
         if output is not None and not run.dry_run:
             place = stack.enter_context(RunPlace(output, run, observer))
             run = replace(run, overwrite=run.overwrite or place.handing_over)
             check_sidecar(output, run.overwrite)
-        source = stack.enter_context(closing(open_source(inputs[0])))
+        source = stack.enter_context(closing(open_source(inputs[0], rules)))
         layout = resolve_layout(options, source, observer)
         if len(inputs) > 1:
             if layout.batch_axis is None:
@@ -119,10 +127,14 @@ def fit_arrays(
                     "has no N.",
                     "Give a --layout with N.",
                 )
-            source = stack.enter_context(closing(open_joined(list(inputs), layout.batch_axis)))
-        scheduler = stack.enter_context(closing(make_scheduler(run)))
-        scheduler.accept(source)
+            source = stack.enter_context(
+                closing(open_joined(list(inputs), layout.batch_axis, rules))
+            )
+        warn_of_input(source, observer)
+        scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
+        scheduler.accept(inputs, None, source)
         fit = _Fit(source, layout, output, options, run, observer)
+        given = resources(run, scheduler, observer)
         journal = None
         if place is not None and "-" not in inputs:
             journal = place.journal(_settings(fit, options, str(output)))
@@ -132,20 +144,14 @@ def fit_arrays(
                 assert output is not None
                 statistics = None if fit.by_block else read_statistics(output)
                 return FitOutcome(journal.plan, statistics, found)
-        again = place.plan_again(resources(run, scheduler)) if place is not None else None
-        plan = again or plan_fit(
-            source.info,
-            fit.measured,
-            resources(run, scheduler),
-            choose(source.info.nbytes),
-            groups_held=0 if fit.by_block else fit.geometry.group_count,
-            moving_axis=layout.batch_axis if fit.rule is not None else None,
-        )
+        again = place.plan_again(given) if place is not None else None
+        plan = again or fit.plan(given, kernel_for(source.info.nbytes, scheduler))
         observer.planned(plan)
         if run.dry_run:
             return FitOutcome(plan, None, None)
         runner = Runner(plan, scheduler, observer, journal)
         statistics, counts, drafts = fit.run(runner, place, stack)
+        require_unchanged(source, fit.state)
         report = Report(
             command="fit",
             inputs=tuple(inputs),
@@ -154,11 +160,13 @@ def fit_arrays(
             shape=source.info.shape,
             dtype=str(source.info.dtype),
             output_dtype=None,
-            passes=1,
+            passes=len(plan.passes),
             tally=counts,
             written_mean=None,
             written_std=None,
             written_nonfinite=None,
+            chunks=source.missing.total,
+            missing_chunks=source.missing.missing,
             bytes_read=plan.bytes_read,
             bytes_written=0,
             seconds=time.perf_counter() - begin,
@@ -172,15 +180,14 @@ def fit_arrays(
 
 def _settings(fit: _Fit, options: FitOptions, output: str) -> dict[str, object]:
     """Return everything that decides the bits of the outcome."""
-    described = describe(fit.source)
     earlier = None
     if fit.earlier is not None:
         earlier = digest(statistics_document(replace(fit.earlier, provenance={})))
-    attrs = statistics_attrs(fit.spec, described)
+    attrs = statistics_attrs(fit.spec, fit.described)
     return {
         "command": "fit",
         "version": provenance()["version"],
-        "input": list(described.inputs),
+        "input": list(fit.described.inputs),
         "normalization": {k: v for k, v in attrs.items() if k not in ("source", "created")},
         "momentum": [
             options.momentum,
@@ -189,6 +196,8 @@ def _settings(fit: _Fit, options: FitOptions, output: str) -> dict[str, object]:
             options.moving_start,
         ],
         "update": earlier,
+        "missing": options.missing,
+        "part": None if fit.part is None else str(fit.part),
         "output": output,
     }
 
@@ -208,6 +217,8 @@ class _Fit:
         check_expectations(options, source, layout)
         self.source, self.layout, self.output = source, layout, output
         self.overwrite, self.observer = run.overwrite, observer
+        self.state = input_state(source)
+        self.described = describe(source)
         self.spec = new_spec(options, layout, source.info)
         self.geometry = bind(self.spec, source.info.shape)
         self.earlier = earlier_statistics(options.update)
@@ -226,6 +237,7 @@ class _Fit:
             )
         groups = self.geometry.group_count
         self.by_block = not self.spec.per_dataset and groups > GROUPS_IN_MEMORY
+        self.part = make_part(options, source, self.geometry, self.by_block)
         if output is not None:
             check_sidecar(output, run.overwrite, groups, self.by_block)
         elif self.by_block and not run.dry_run:
@@ -234,10 +246,26 @@ class _Fit:
                 "Give -o STATS.zarr.",
             )
 
+    def plan(self, resources: Resources, kernel: str) -> Plan:
+        """Return what will be read, in which blocks."""
+        info = self.source.info
+        held = 0 if self.by_block else self.geometry.group_count
+        if self.part is not None:
+            boxes = part_boxes(info, self.part)
+            return plan_part(info, self.geometry, resources, kernel, held, boxes)
+        moving_axis = self.layout.batch_axis if self.rule is not None else None
+        return plan_fit(info, self.measured, resources, kernel, held, moving_axis)
+
     def run(
         self, runner: Runner, place: RunPlace | None, stack: ExitStack
     ) -> tuple[Statistics | None, Tally, Drafts]:
         """Measure, and return the statistics, their counts, and drafts of what is written."""
+        if self.part is not None:
+            if runner.journal is not None:
+                runner.journal.begin(runner.plan, lambda done: None)
+            moments = measure_part(runner, self.source, self.geometry, self.spec)
+            statistics, counts = self._finish_part(moments, self.part)
+            return statistics, counts, self._drafts(statistics, place, stack)
         work = runner.plan.passes[0]
         kept = self.measured.kept
         if self.rule is not None:
@@ -246,9 +274,9 @@ class _Fit:
             kept = (*(a for a in kept if a == batch), *(a for a in kept if a != batch))
         walk = Walk(work.grid, kept)
         job = MeasureJob(
-            self.source, self.measured, walk, runner.plan.kernel, c_order=self.rule is not None
+            self.source, self.measured, walk, runner.plan.kernel, merged=self.rule is not None
         )
-        source = describe(self.source)
+        source = self.described
         if self.by_block:
             assert place is not None
             counts, draft = self._run_by_block(runner, job, source, place)
@@ -265,12 +293,15 @@ class _Fit:
             runner.measure(work, job, held)
             moments = held.moments
         statistics, counts = self._finish(moments, moving, source)
+        return statistics, counts, self._drafts(statistics, place, stack)
+
+    def _drafts(self, statistics: Statistics, place: RunPlace | None, stack: ExitStack) -> Drafts:
         if self.output is None:
-            return statistics, counts, ()
+            return ()
         folder = None if place is None else place.folder
         draft = draft_statistics(self.output, statistics, self.overwrite, folder)
         stack.callback(_discard, draft, place)
-        return statistics, counts, ((draft.path, draft.final.absolute()),)
+        return ((draft.path, draft.final.absolute()),)
 
     def _run_by_block(
         self, runner: Runner, job: MeasureJob, source: SourceDescription, place: RunPlace
@@ -324,6 +355,12 @@ class _Fit:
         warn_of(counts, self.spec, self.observer)
         return statistics, counts
 
+    def _finish_part(self, moments: Moments, part: Part) -> tuple[Statistics, Tally]:
+        # Groups are judged when they are whole: in merge.
+        source = replace(self.described, part=part)
+        statistics = Statistics(self.spec, source, moments, provenance=provenance())
+        return statistics, tally(moments, self.spec, source.dtype)
+
 
 def _discard(draft: Draft, place: RunPlace | None) -> None:
     if place is None or not place.handing_over:
@@ -365,4 +402,10 @@ def _extended(
     batch = layout.batch_axis
     if batch is not None and len(earlier.shape) == len(shape):
         shape[batch] += earlier.shape[batch]
-    return replace(new, shape=tuple(shape), inputs=(*earlier.inputs, *new.inputs))
+    return replace(
+        new,
+        shape=tuple(shape),
+        inputs=(*earlier.inputs, *new.inputs),
+        chunks=earlier.chunks + new.chunks,
+        missing_chunks=earlier.missing_chunks + new.missing_chunks,
+    )

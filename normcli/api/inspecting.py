@@ -140,6 +140,8 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
     }
     for given in source.inputs:
         facts["input"] = ", ".join(f"{key} {value}" for key, value in given.items())
+    if source.part is not None:
+        facts["part"] = f"{source.part.number} of {source.part.of}; normcli merge joins them"
     if statistics.moving is not None:
         rule = statistics.moving.rule
         momentum = "cumulative" if rule.momentum is None else f"momentum {rule.momentum:g}"

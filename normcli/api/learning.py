@@ -18,7 +18,14 @@ from normcli.api.learning_options import LearnOptions
 from normcli.api.learning_setup import LearnSetup
 from normcli.api.learning_terms import learn_rule
 from normcli.api.options import RunOptions
-from normcli.api.preparing import make_scheduler, provenance, resources
+from normcli.api.preparing import (
+    input_rules,
+    kernel_for,
+    make_scheduler,
+    provenance,
+    resources,
+    warn_of_input,
+)
 from normcli.api.warnings import warn_of
 from normcli.arrays.opening import open_source
 from normcli.bundles.statistics_attributes import statistics_attrs
@@ -39,7 +46,6 @@ from normcli.engine.tables import HeldTables, NormalizerTables, StoredTables
 from normcli.engine.tasks import MeasureJob
 from normcli.engine.walk import Walk
 from normcli.errors import UsageError
-from normcli.kernels.select import choose
 from normcli.planning.learning import journaled, plan_learn
 from normcli.planning.plan import Plan
 from normcli.publishing import Draft, Handover
@@ -95,7 +101,7 @@ def learn_arrays(
     LearnOutcome
     """
     begin = time.perf_counter()
-    rule = learn_rule(options)
+    rule, rules = learn_rule(options), input_rules(options)
     for name in (input_name, target_name):
         if name == "-":
             raise UsageError(
@@ -113,13 +119,16 @@ def learn_arrays(
             place = stack.enter_context(RunPlace(output, run, observer))
             run = replace(run, overwrite=run.overwrite or place.handing_over)
             check_place(output, run.overwrite)
-        source = stack.enter_context(closing(open_source(input_name)))
-        target = stack.enter_context(closing(open_source(target_name)))
+        source = stack.enter_context(closing(open_source(input_name, rules)))
+        target = stack.enter_context(closing(open_source(target_name, rules)))
+        for array in (source, target):
+            warn_of_input(array, observer)
         setup = LearnSetup(source, target, options, rule, observer)
         if output is not None:
             check_name(output, rule, inputs, prod(setup.geometry.scale_shape))
-        scheduler = stack.enter_context(closing(make_scheduler(run)))
-        scheduler.accept(source, target)
+        scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
+        scheduler.accept(inputs, None, source, target)
+        given = resources(run, scheduler, observer)
         journal = None
         if place is not None and journaled(setup.cells):
             journal = place.journal(_settings(setup, str(output)))
@@ -127,14 +136,14 @@ def learn_arrays(
             if found is not None:
                 assert journal.plan is not None
                 return LearnOutcome(journal.plan, read_learned(str(output), rule), found)
-        again = place.plan_again(resources(run, scheduler)) if place is not None else None
+        again = place.plan_again(given) if place is not None else None
         plan = again or plan_learn(
             source.info,
             target.info,
             setup.geometry,
             setup.cells,
-            resources(run, scheduler),
-            choose(source.info.nbytes),
+            given,
+            kernel_for(source.info.nbytes, scheduler),
             groups_held=setup.geometry.group_count if _held(setup) else 0,
             known=setup.known is not None,
             per_dataset=setup.spec.per_dataset,
@@ -144,6 +153,7 @@ def learn_arrays(
             return LearnOutcome(plan, None, None)
         learning = _Learning(setup, Runner(plan, scheduler, observer, journal))
         affine, found_out, counts = learning.run()
+        setup.require_unchanged()
         report = Report(
             command="learn",
             inputs=inputs,
@@ -157,6 +167,8 @@ def learn_arrays(
             written_mean=None,
             written_std=None,
             written_nonfinite=None,
+            chunks=source.missing.total,
+            missing_chunks=source.missing.missing,
             bytes_read=plan.bytes_read,
             bytes_written=affine.nbytes,
             seconds=time.perf_counter() - begin,
@@ -218,7 +230,7 @@ class _Learning:
         work = runner.plan.passes[0]
         moments = HeldMoments(setup.geometry.statistics_shape)
         walk = Walk(work.grid, setup.geometry.kept)
-        job = MeasureJob(setup.source, setup.geometry, walk, runner.plan.kernel, c_order=True)
+        job = MeasureJob(setup.source, setup.geometry, walk, runner.plan.kernel)
         runner.measure(work, job, moments)
         require_usable(moments.moments, setup.spec, setup.described.dtype, setup.source.name)
         counts = tally(moments.moments, setup.spec, setup.described.dtype)
@@ -301,6 +313,7 @@ def _settings(setup: LearnSetup, output: str) -> dict[str, object]:
         "normalization": {k: v for k, v in attrs.items() if k not in ("source", "created")},
         "statistics": statistics,
         "estimate": setup.options.estimate,
+        "missing": setup.options.missing,
         "learning": setup.record(),
         "start": [sha256(values.tobytes()).hexdigest() for values in start],
         "output": output,

@@ -21,7 +21,9 @@ from normcli.api.preparing import (
     check_expectations,
     describe,
     fitted_spec,
+    input_state,
     new_spec,
+    require_unchanged,
     resolve_layout,
 )
 from normcli.arrays.access import ArraySource
@@ -68,6 +70,7 @@ class LearnSetup:
         observer: Observer,
     ) -> None:
         self.source, self.target = source, target
+        self._states = [(array, input_state(array)) for array in (source, target)]
         self.options, self.rule, self.observer = options, rule, observer
         apply = _as_apply(options)
         known = known_statistics(apply)
@@ -100,6 +103,11 @@ class LearnSetup:
         begin = starts(options, supplied_affine, self.geometry.scale_shape)
         self.objective = objective(rule, begin)
         self.batch_axis, self.cells = self._cells()
+
+    def require_unchanged(self) -> None:
+        """Refuse what was learned from arrays that changed meanwhile."""
+        for array, state in self._states:
+            require_unchanged(array, state)
 
     @property
     def observations(self) -> int:

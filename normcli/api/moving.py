@@ -13,7 +13,7 @@ from normcli.bundles.statistics_file import read_statistics
 from normcli.domain.conventions import convention as find_convention
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.statistics import Statistics
+from normcli.domain.statistics import Statistics, require_whole
 from normcli.errors import InputError, UsageError
 
 STARTS = ("zeros-ones", "first-batch")
@@ -96,6 +96,7 @@ def moving_start(
     if rule.start in STARTS:
         return MovingStatistics.begin(rule, shape)
     start = read_statistics(rule.start)
+    require_whole(start, rule.start)
     mean, variance = start.estimate()
     if mean.shape != shape:
         raise InputError(
@@ -110,6 +111,7 @@ def earlier_statistics(path: str | Path | None) -> Statistics | None:
     if path is None:
         return None
     earlier = read_statistics(str(path))
+    require_whole(earlier, str(path))
     if earlier.moments is None:
         raise InputError(
             f"{path} holds a mean and a variance without counts, which cannot be continued.",

@@ -77,6 +77,13 @@ class NormOptions:
         Assert the extent of C.
     expect_shape : str, optional
         Assert the shape, with ``*`` for any extent.
+    missing : {"fill", "omit", "error"}, optional
+        Read chunks that are not stored as the fill value, leave them out of the statistics, or
+        refuse them. None fills, but refuses an array of which nearly nothing is stored.
+    allow_external_refs : bool
+        Follow HDF5 links, virtual datasets and raw storage into other files.
+    allow_symlinks : bool
+        Follow symbolic links that lead out of a Zarr store.
     """
 
     mode: str | None = None
@@ -95,6 +102,9 @@ class NormOptions:
     batch_size: int | tuple[int, ...] | None = None
     num_channels: int | None = None
     expect_shape: str | None = None
+    missing: str | None = None
+    allow_external_refs: bool = False
+    allow_symlinks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +122,15 @@ class FitOptions(NormOptions):
         ``zeros-ones``, ``first-batch``, or a statistics file.
     update : str or Path, optional
         Earlier statistics to continue.
+    part : str, optional
+        Measure one of N parts only: ``"3/16"``; ``normcli merge`` joins them.
     """
 
     momentum: float | str | None = None
     moving_variance: str | None = None
     moving_start: str | None = None
     update: str | Path | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from normcli.domain.affine import Affine
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.statistics import SourceDescription, Statistics
+from normcli.domain.statistics import SourceDescription, Statistics, require_whole
 from normcli.errors import InputError, UsageError
 from normcli.planning.planner import GROUPS_IN_MEMORY
 
@@ -59,16 +59,20 @@ def known_statistics(options: ApplyOptions) -> Known | None:
         raise UsageError("--stats excludes --mean and --variance, which replace it.")
     given = getattr(options.stats, "statistics", options.stats)
     if isinstance(given, Statistics):
+        require_whole(given, "--stats")
         return Known(given)
     path = str(given)
     if Path(path).suffix.lower() in BY_BLOCK and Path(path).exists():
         header = read_statistics_header(path)
         if header is not None:
+            require_whole(header, path)
             count = open_source(f"{path}/count")
             if count.info.size > GROUPS_IN_MEMORY:
                 return Known(header, stored_arrays(path))
             count.close()
-    return Known(read_statistics(path))
+    statistics = read_statistics(path)
+    require_whole(statistics, path)
+    return Known(statistics)
 
 
 def stored_arrays(path: str) -> dict[str, ArraySource]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,16 +11,21 @@ from typing import Any
 import normcli
 from normcli.api.options import NormOptions, RunOptions
 from normcli.arrays.access import ArraySource
+from normcli.arrays.rules import InputRules
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.axes import parse_axes, parse_levels
 from normcli.domain.layout import Layout, infer_layout, parse_layout
 from normcli.domain.norm_spec import NormSpec, make_spec
 from normcli.domain.statistics import SourceDescription
+from normcli.engine.cluster import ClusterScheduler
 from normcli.engine.events import Observer
 from normcli.engine.resources import default_memory, parse_memory
-from normcli.engine.schedulers import ClusterScheduler, Scheduler, ThreadScheduler
+from normcli.engine.schedulers import Scheduler, ThreadScheduler
 from normcli.errors import InputError, UsageError
+from normcli.kernels.select import choose
+from normcli.planning.memory import MIB
 from normcli.planning.planner import Resources
+from normcli.redaction import redacted
 
 
 def resolve_layout(options: NormOptions, source: ArraySource, observer: Observer) -> Layout:
@@ -168,15 +174,80 @@ def batch_sizes(given: int | tuple[int, ...] | None) -> tuple[int, ...] | None:
     return sizes
 
 
+def input_rules(options: NormOptions) -> InputRules:
+    """Return how far inputs may reach, and what becomes of chunks that are not stored.
+
+    Raises
+    ------
+    UsageError
+        When `missing` is none of its words.
+    """
+    if options.missing not in (None, "fill", "omit", "error"):
+        raise UsageError(f"--missing {options.missing} is none of fill, omit and error.")
+    return InputRules(options.allow_external_refs, options.allow_symlinks, options.missing)
+
+
+def warn_of_input(source: ArraySource, observer: Observer) -> None:
+    """Tell of chunks that are not stored, and of what else is odd."""
+    for remark in source.remarks:
+        observer.warn(remark)
+    missing = source.missing
+    if not missing.missing:
+        return
+    what = "are read as " + str(missing.fill)
+    if missing.omitted:
+        what = "are left out of the statistics"
+    observer.warn(
+        f"{source.name}: {missing.missing} of {missing.total} chunks are not stored and {what}.",
+        "--missing omit leaves them out of the statistics, --missing error refuses them.",
+    )
+
+
 def describe(source: ArraySource) -> SourceDescription:
     """Return what identifies the data behind a source."""
     info = source.info
-    return SourceDescription(info.shape, info.dtype, info.dims, source.identity())
+    missing = source.missing
+    return SourceDescription(
+        info.shape, info.dtype, info.dims, source.identity(), missing.total, missing.missing
+    )
+
+
+def input_state(source: ArraySource) -> tuple[tuple[str, Any, Any], ...]:
+    """Return path, identity and inode of each input, by which a change of it is noticed."""
+    states = []
+    for entry in source.identity():
+        path = str(entry["path"])
+        inode = os.stat(path).st_ino if os.path.exists(path) else None
+        states.append((path, entry, inode))
+    return tuple(states)
+
+
+def require_unchanged(source: ArraySource, before: tuple[tuple[str, Any, Any], ...]) -> None:
+    """Refuse results of inputs that were written to, cut or replaced while they were read.
+
+    Parameters
+    ----------
+    source : ArraySource
+        The input.
+    before : tuple
+        Its `input_state` when the run began.
+
+    Raises
+    ------
+    InputError
+        When the size, the time of the last write, the sampled content or the inode differs.
+    """
+    for old, new in zip(before, input_state(source), strict=True):
+        if old != new:
+            raise InputError(
+                f"{old[0]} changed while it was read, so the result would be of neither.",
+                "Do not change an input while normcli reads it; then run the same command again.",
+            )
 
 
 def provenance() -> dict[str, Any]:
     """Return who made this, with what command, and when."""
-    command = [arg if arg.isprintable() else repr(arg) for arg in sys.argv]
+    command = [redacted(arg if arg.isprintable() else repr(arg)) for arg in sys.argv]
     return {
         "version": normcli.__version__,
         "command": " ".join(["normcli", *command[1:]]) if command else "",
@@ -184,25 +255,42 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def make_scheduler(run: RunOptions) -> Scheduler:
+def make_scheduler(run: RunOptions, observer: Observer) -> Scheduler:
     """Return the scheduler that the options name: threads here, or a cluster."""
     if run.scheduler and run.scheduler_file:
         raise UsageError("--scheduler and --scheduler-file exclude each other.")
     if run.workers is not None and run.workers < 1:
         raise UsageError(f"-j {run.workers}: at least one worker is needed.")
     if run.scheduler or run.scheduler_file:
-        return ClusterScheduler(run.scheduler, run.scheduler_file)
+        cluster = ClusterScheduler(run.scheduler, run.scheduler_file, run.workers)
+        if cluster.exposed:
+            observer.warn(
+                f"the dask scheduler at {cluster.exposed} is plain TCP: whoever reaches it can run "
+                "code as you; docs/clusters.md tells how to use TLS"
+            )
+        return cluster
     return ThreadScheduler(run.workers)
 
 
-def resources(run: RunOptions, scheduler: Scheduler) -> Resources:
-    """Return workers and memory for the planner."""
+def kernel_for(nbytes: int, scheduler: Scheduler) -> str:
+    """Return the kernels for an array of so many bytes, where there is memory for them."""
+    return choose(nbytes) if scheduler.compiled else "numpy"
+
+
+def resources(run: RunOptions, scheduler: Scheduler, observer: Observer) -> Resources:
+    """Return workers and memory for the planner; on a cluster, those of its smallest worker."""
+    room = scheduler.memory
     if run.memory is None:
-        memory = default_memory()
+        memory = default_memory() if room is None else room
     elif isinstance(run.memory, str):
         memory = parse_memory(run.memory)
     else:
         memory = int(run.memory)
     if memory <= 0:
         raise UsageError(f"--memory {run.memory} must be above 0.")
+    if room is not None and room < memory:
+        observer.note(
+            f"the smallest worker has {room / MIB:.0f} MiB for blocks, below the --memory given"
+        )
+        memory = room
     return Resources(scheduler.workers, memory)

@@ -194,7 +194,7 @@ class _Verifying:
                 return str(error)
             return None
 
-        with closing(make_scheduler(self.run)) as scheduler:
+        with closing(make_scheduler(self.run, self.observer)) as scheduler:
             workers = scheduler.workers
         for part, problem in _in_threads(check, parts, workers):
             if problem is not None:
@@ -205,7 +205,7 @@ class _Verifying:
         self, names: list[str], promised: Mapping[str, Moments]
     ) -> tuple[VerifiedArray, ...]:
         found = []
-        with closing(make_scheduler(self.run)) as scheduler:
+        with closing(make_scheduler(self.run, self.observer)) as scheduler:
             for inner in names:
                 one = self._measure(inner, scheduler)
                 if one is None:
@@ -236,7 +236,8 @@ class _Verifying:
             if not info.size:
                 return source, Moments.identity(())
             geometry = Geometry(info.shape, (), (), info.shape)
-            plan = plan_fit(info, geometry, resources(self.run, scheduler), choose(info.nbytes), 1)
+            given = resources(self.run, scheduler, self.observer)
+            plan = plan_fit(info, geometry, given, choose(info.nbytes), 1)
             work = plan.passes[0]
             held = HeldMoments(())
             job = MeasureJob(source, geometry, Walk(work.grid, ()), plan.kernel)

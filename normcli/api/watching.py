@@ -10,6 +10,7 @@ import numpy as np
 
 from normcli.arrays.access import ArraySource
 from normcli.arrays.buffers import BlockBuffer
+from normcli.arrays.missing import Part
 from normcli.domain.grid import Block, Grid
 from normcli.errors import InputError
 
@@ -30,6 +31,7 @@ class WatchedSource:
 
     def __init__(self, source: ArraySource) -> None:
         self.name, self.info = source.name, source.info
+        self.missing, self.remarks = source.missing, source.remarks
         self.problems: list[str] = []
         self._source = source
         self._lock = threading.Lock()
@@ -42,6 +44,10 @@ class WatchedSource:
             with self._lock:
                 self.problems += self._damaged(block) or [error.message]
             return np.zeros(block.shape, self.info.dtype.newbyteorder("="))
+
+    def stored_parts(self, block: Block) -> list[Part] | None:
+        """Return what of `block` counts in statistics; None for all of it."""
+        return self._source.stored_parts(block)
 
     def identity(self) -> tuple[Mapping[str, Any], ...]:
         """Return what identifies the input."""

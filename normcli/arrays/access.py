@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from normcli.arrays.buffers import BlockBuffer
+from normcli.arrays.missing import MissingChunks, Part
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block
 from normcli.publishing import Draft
@@ -23,6 +24,8 @@ class ArraySource(Protocol):
 
     name: str
     info: ArrayInfo
+    missing: MissingChunks
+    remarks: tuple[str, ...]
 
     def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block` in native byte order.
@@ -48,6 +51,10 @@ class ArraySource(Protocol):
         """
         ...
 
+    def stored_parts(self, block: Block) -> list[Part] | None:
+        """Return what of `block` counts in statistics, in its coordinates; None for all of it."""
+        ...
+
     def identity(self) -> tuple[Mapping[str, Any], ...]:
         """Return what identifies each input behind this source: path, size, mtime, fingerprint."""
         ...
@@ -55,6 +62,17 @@ class ArraySource(Protocol):
     def close(self) -> None:
         """Close the handles of this process."""
         ...
+
+
+class WholeSource:
+    """What is true of every source whose format stores all elements."""
+
+    missing = MissingChunks()
+    remarks: tuple[str, ...] = ()
+
+    def stored_parts(self, block: Block) -> list[Part] | None:
+        """Return None: all of `block` is stored."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)

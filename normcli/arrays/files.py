@@ -12,27 +12,6 @@ from normcli.errors import InputError
 
 _SAMPLE = 64 * 1024
 
-_LOOKS = (
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    (b"\x93NUMPY", "an NPY file"),
-    (b"PK\x03\x04", "a ZIP or NPZ file"),
-    (b"\x0e\x03\x13\x01", "an HDF4 file"),
-    (b"CDF\x01", "a classic netCDF 3 file"),
-    (b"CDF\x02", "a classic netCDF 3 file"),
-    (b"CDF\x05", "a classic netCDF 3 file"),
-    (b"MATLAB 5.0", "a MATLAB file older than v7.3"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the data itself"),
-    (b"\x1f\x8b", "a gzip file"),
-    (b"\x80\x04", "a Python pickle, which normcli never loads"),
-    (b"\x80\x05", "a Python pickle, which normcli never loads"),
-)
-_HINTS = {
-    "a classic netCDF 3 file": "Convert it: nccopy -k nc4 IN.nc OUT.nc",
-    "an HDF4 file": "Convert it with h4toh5.",
-    "a MATLAB file older than v7.3": "Save it again in MATLAB with the option -v7.3.",
-    "a Git LFS pointer, not the data itself": "Fetch the data: git lfs pull",
-}
-
 
 def require_file(path: Path) -> os.stat_result:
     """Return the status of a regular file, looked at before anything opens it.
@@ -70,19 +49,6 @@ def require_folder(path: Path) -> None:
 def read_error(name: str, error: OSError) -> InputError:
     """Return the error to raise when reading `name` failed with `error`."""
     return InputError(f"{name} could not be read: {error.strerror or error}.")
-
-
-def wrong_content(name: str, expected: str, head: bytes) -> InputError:
-    """Return the error for a file that does not begin like an `expected` file."""
-    if not head:
-        return InputError(f"{name} is empty, not {expected}.")
-    start = head.lstrip()[:64].lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return InputError(f"{name} looks like a web page, not {expected}.", "Did a download fail?")
-    for magic, kind in _LOOKS:
-        if head.startswith(magic):
-            return InputError(f"{name} is {kind}, not {expected}.", _HINTS.get(kind))
-    return InputError(f"{name} is not {expected}: its first bytes are {head[:8]!r}.")
 
 
 def first_bytes(path: Path, count: int = 512) -> bytes:

@@ -15,11 +15,17 @@ import numpy as np
 from normcli.arrays.access import ArrayEntry
 from normcli.arrays.attributes import plain_attrs
 from normcli.arrays.buffers import BlockBuffer, block_array
-from normcli.arrays.files import file_identity, first_bytes, require_file, wrong_content
+from normcli.arrays.files import file_identity, first_bytes, require_file
 from normcli.arrays.handles import PerProcess
+from normcli.arrays.hdf5_chunk_check import ChunkCheck
 from normcli.arrays.hdf5_chunks import BlockReader, decodable, direct_reader
 from normcli.arrays.hdf5_guard import safe_dataset
+from normcli.arrays.hdf5_missing import count_chunks
 from normcli.arrays.hdf5_places import element_spans
+from normcli.arrays.hdf5_probe import require_listable, require_readable
+from normcli.arrays.missing import Part
+from normcli.arrays.rules import STRICT, InputRules
+from normcli.arrays.sniffing import wrong_content
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
@@ -28,6 +34,8 @@ from normcli.errors import InputError, NormcliError
 ROOT_ATTR = "normcli"
 _MIB = 1 << 20
 _HIDDEN_ATTRS = {"DIMENSION_LIST", "DIMENSION_LABELS", "CLASS", "REFERENCE_LIST", "NAME"}
+# What h5py raises on damaged files; numbers beyond 64 bits signed are the last.
+_FAILURES = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError)
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Else a file that asks for an unknown filter makes HDF5 load every library in these folders.
@@ -39,6 +47,7 @@ class _Opened(NamedTuple):
     file: h5py.File
     dataset: h5py.Dataset
     direct: BlockReader | None
+    check: ChunkCheck
 
 
 class Hdf5Source:
@@ -50,6 +59,8 @@ class Hdf5Source:
         The file.
     inner : str
         Path of the dataset.
+    rules : InputRules
+        Whether data may lie in other files, and what becomes of missing chunks.
 
     Raises
     ------
@@ -57,20 +68,25 @@ class Hdf5Source:
         When there is no such dataset, or it does not hold real numbers.
     SafetyError
         When its data lie outside of the file.
+    DataPolicyError
+        When chunks are missing that must not be.
     """
 
-    def __init__(self, path: Path | str, inner: str) -> None:
+    def __init__(self, path: Path | str, inner: str, rules: InputRules = STRICT) -> None:
         self._path = Path(path).absolute()
         self._inner = inner
         self.name = f"{path}/{inner}"
-        file, dataset = _open_dataset(self._path, inner, _MIB)
+        self.remarks: tuple[str, ...] = ()
+        require_readable(require_hdf5(self._path), inner, rules)
+        file, dataset = _open_dataset(self._path, inner, _MIB, rules)
         try:
             self.info = _require_readable(dataset, self.name)
-        except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+            self.missing = count_chunks(dataset, self.info, self.name, rules)
+        except _FAILURES as error:
             raise _unreadable(self.name, error) from error
         finally:
             file.close()
-        opener = partial(_open_reader, self._path, inner, self.info, self.name)
+        opener = partial(_open_reader, self._path, inner, self.info, self.name, rules)
         self._handle = PerProcess(opener, _close)
 
     def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
@@ -83,11 +99,17 @@ class Hdf5Source:
             return handle.direct.read(block, buffer)
         values = block_array(block.shape, native, buffer)
         try:
+            if handle.check.needed:
+                handle.check.require(block)
             handle.dataset.read_direct(values, source_sel=block.slices or ())
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
+        except _FAILURES as error:
             where = f"{self.name} at {block.start}"
             raise _unreadable(where, error) from error
         return values
+
+    def stored_parts(self, block: Block) -> list[Part] | None:
+        """Return what of `block` counts in statistics; None for all of it."""
+        return self.missing.stored_parts(block)
 
     def identity(self) -> tuple[Mapping[str, Any], ...]:
         """Return path, size, mtime and fingerprint of the file."""
@@ -110,10 +132,11 @@ def list_datasets(path: Path) -> list[ArrayEntry]:
                 return
             entries.append(ArrayEntry(name, info, node.id.get_storage_size()))
 
+    require_listable(require_hdf5(path))
     file = _open_file(path)
     try:
         file.visititems(visit)
-    except (OSError, RuntimeError, KeyError) as error:
+    except _FAILURES as error:
         raise _unreadable(str(path), error) from error
     finally:
         file.close()
@@ -145,6 +168,7 @@ def chunk_spans(path: Path) -> dict[str, tuple[int, int]]:
 
 def has_mark(path: Path) -> bool:
     """Whether normcli wrote the file as a container of several arrays."""
+    require_listable(require_hdf5(path))
     file = _open_file(path)
     try:
         return ROOT_ATTR in file.attrs
@@ -152,21 +176,43 @@ def has_mark(path: Path) -> bool:
         file.close()
 
 
+def require_hdf5(path: Path) -> Path:
+    """Return `path` if it is a regular file that may be HDF5, before a library sees it.
+
+    Raises
+    ------
+    InputError
+        When it is missing, no regular file, or begins like a file of another kind.
+    """
+    size = require_file(path).st_size
+    head = first_bytes(path)
+    if head.startswith(_SIGNATURE):
+        return path
+    # Behind a user block, the signature is at 512 bytes or a power of two times that.
+    place = 512
+    with open(path, "rb") as file:
+        while place < size:
+            file.seek(place)
+            if file.read(len(_SIGNATURE)) == _SIGNATURE:
+                return path
+            place *= 2
+    raise wrong_content(str(path), "an HDF5 file", head)
+
+
 def _open_file(path: Path, cache_bytes: int = _MIB) -> h5py.File:
     require_file(path)
     try:
         return h5py.File(path, "r", rdcc_nbytes=cache_bytes)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        head = first_bytes(path)
-        if not head.startswith(_SIGNATURE) and "signature not found" in str(error):
-            raise wrong_content(str(path), "an HDF5 file", head) from error
+    except _FAILURES as error:
         raise _unreadable(str(path), error) from error
 
 
-def _open_dataset(path: Path, inner: str, cache_bytes: int) -> tuple[h5py.File, h5py.Dataset]:
+def _open_dataset(
+    path: Path, inner: str, cache_bytes: int, rules: InputRules
+) -> tuple[h5py.File, h5py.Dataset]:
     file = _open_file(path, cache_bytes)
     try:
-        return file, safe_dataset(file, inner, str(path))
+        return file, safe_dataset(file, inner, str(path), rules=rules)
     except BaseException as error:
         file.close()
         if isinstance(error, NormcliError) or not isinstance(error, Exception):
@@ -174,19 +220,21 @@ def _open_dataset(path: Path, inner: str, cache_bytes: int) -> tuple[h5py.File, 
         raise _unreadable(f"{path}/{inner}", error) from error
 
 
-def _open_reader(path: Path, inner: str, info: ArrayInfo, name: str) -> _Opened:
+def _open_reader(path: Path, inner: str, info: ArrayInfo, name: str, rules: InputRules) -> _Opened:
     cache_bytes = _cache_bytes(info)
-    file, dataset = _open_dataset(path, inner, cache_bytes)
+    file, dataset = _open_dataset(path, inner, cache_bytes, rules)
     try:
         if not decodable(dataset):
             _require_filters(dataset, name)  # which this process may not have registered yet
-        direct = direct_reader(file, dataset, info, name, cache_bytes)
+        # An external link leads to a dataset of another file, whose bytes are in that one.
+        holder = dataset.file if rules.allow_external_refs else file
+        direct = direct_reader(holder, dataset, info, name, cache_bytes)
         if direct is None:
             _require_filters(dataset, name)
-        return _Opened(file, dataset, direct)
+        return _Opened(file, dataset, direct, ChunkCheck(dataset, info, name))
     except BaseException as error:
         file.close()
-        if not isinstance(error, (OSError, RuntimeError, ValueError, TypeError, KeyError)):
+        if not isinstance(error, _FAILURES):
             raise
         raise _unreadable(name, error) from error
 
@@ -208,6 +256,14 @@ def _require_readable(dataset: h5py.Dataset, name: str) -> ArrayInfo:
         )
     if h5py.check_string_dtype(dtype) is not None:
         raise InputError(f"{name} holds strings, not real numbers.")
+    if h5py.check_vlen_dtype(dtype) is not None:
+        raise InputError(
+            f"{name} holds rows of varying length (vlen of {h5py.check_vlen_dtype(dtype)}), not "
+            "real numbers in a grid.",
+            "Pad the rows to one length, and store them as a plain dataset.",
+        )
+    if h5py.check_ref_dtype(dtype) is not None:
+        raise InputError(f"{name} holds references to other objects, not real numbers.")
     require_real(dtype, name)
     if not decodable(dataset):
         _require_filters(dataset, name)

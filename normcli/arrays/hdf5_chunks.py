@@ -20,14 +20,15 @@ import numpy as np
 from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import read_error
 from normcli.arrays.handles import PerProcess
-from normcli.arrays.hdf5_filters import BadChunkError, Pipeline
+from normcli.arrays.hdf5_filters import BadChunkError, OversizedChunkError, Pipeline
 from normcli.arrays.hdf5_probes import base_of_chunks, base_of_run, edges_are_unfiltered
 from normcli.arrays.npy import RawSource
 from normcli.arrays.npy_format import NpyHeader
+from normcli.arrays.retrying import read_at
 from normcli.arrays.runs import byte_view
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block, Grid
-from normcli.errors import InputError
+from normcli.errors import InputError, SafetyError
 
 # 40 MB of index; the chunks of a larger grid are left to h5py.
 _MOST_CHUNKS = 1 << 21
@@ -247,6 +248,11 @@ class _Chunked:
         try:
             # Held by no name here, so that what is inflated frees what was stored.
             self._pipeline.decode(self._stored(number, begin), mask, out)
+        except OversizedChunkError as error:
+            raise SafetyError(
+                f"{self._name} at {begin}: its stored chunk {error}.",
+                "It is damaged, or made to exhaust memory; it was not read.",
+            ) from error
         except BadChunkError as error:
             raise self._bad(begin, str(error)) from error
 
@@ -270,15 +276,13 @@ class _Chunked:
         return values
 
     def _read_into(self, view: memoryview, offset: int, begin: tuple[int, ...]) -> None:
-        done = 0
-        while done < len(view):
-            try:
-                count = os.preadv(self._descriptor, [view[done:]], offset + done)
-            except OSError as error:
-                raise read_error(f"{self._name} at {begin}", error) from error
-            if count == 0:
-                raise self._bad(begin, f"reaches beyond the end of the file, byte {offset + done}")
-            done += count
+        where = f"{self._name} at {begin}"
+        try:
+            done = read_at(self._descriptor, view, offset, where)
+        except OSError as error:
+            raise read_error(where, error) from error
+        if done < len(view):
+            raise self._bad(begin, f"reaches beyond the end of the file, byte {offset + done}")
 
     def _bad(self, begin: tuple[int, ...], what: str) -> InputError:
         return InputError(

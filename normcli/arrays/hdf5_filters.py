@@ -40,6 +40,10 @@ class BadChunkError(ValueError):
     """A stored chunk is not what its filters make of a chunk."""
 
 
+class OversizedChunkError(BadChunkError):
+    """A stored chunk inflates to more than its dataset says."""
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """The filters of one dataset, in the order in which writing applies them.
@@ -268,12 +272,35 @@ def _inflate(data: Any, size: int) -> bytes:
     except _INFLATE_ERRORS as error:
         raise BadChunkError(f"does not inflate ({error})") from error
     if len(result) > size:
-        raise BadChunkError(f"inflates to more than its {size} bytes")
+        raise OversizedChunkError(f"inflates to more than its {size} bytes")
     if len(result) < size:
         raise BadChunkError(f"inflates to {len(result)} of its {size} bytes")
     if not worker.eof:
         raise BadChunkError("is cut before the end of its gzip stream")
     return result
+
+
+def inflate_at_most(data: Any, size: int) -> None:
+    """Inflate a buffer without keeping it, to see that it gives no more than `size` bytes.
+
+    Raises
+    ------
+    BadChunkError
+        When it gives more, or does not inflate.
+    """
+    worker = zlib.decompressobj()
+    found = 0
+    try:
+        while not worker.eof:
+            piece = worker.decompress(data, 1 << 20)
+            found += len(piece)
+            if found > size:
+                raise OversizedChunkError(f"inflates to more than {size} bytes")
+            data = worker.unconsumed_tail
+            if not piece and not data:
+                raise BadChunkError("is cut before the end of its gzip stream")
+    except zlib.error as error:
+        raise BadChunkError(f"does not inflate ({error})") from error
 
 
 def _deflate(data: Any, level: int) -> bytes:

@@ -6,16 +6,26 @@ silently. Nothing here opens a link before its kind is known.
 
 from __future__ import annotations
 
+import os
+import stat
+from pathlib import Path
+
 import h5py
 
+from normcli.arrays.rules import STRICT, InputRules
 from normcli.errors import InputError, SafetyError
 
 _MAX_LINKS = 40
-_HINT = "Copy the data into one file: h5repack, or h5py's Group.copy with expand_external."
+_HINT = (
+    "Copy the data into one file (h5py's Group.copy with expand_external), or give "
+    "--allow-external-refs if you trust it."
+)
 
 
-def safe_dataset(file: h5py.File, path: str, name: str, links: int = 0) -> h5py.Dataset:
-    """Return the dataset at `path`, if all of it lies in this file.
+def safe_dataset(
+    file: h5py.File, path: str, name: str, links: int = 0, rules: InputRules = STRICT
+) -> h5py.Dataset:
+    """Return the dataset at `path`, if all of it lies in this file or may lie in others.
 
     Parameters
     ----------
@@ -27,6 +37,8 @@ def safe_dataset(file: h5py.File, path: str, name: str, links: int = 0) -> h5py.
         What messages call the file.
     links : int
         How many soft links and virtual sources led here.
+    rules : InputRules
+        Whether other files may be followed into. Even then they must be regular files.
 
     Raises
     ------
@@ -50,37 +62,68 @@ def safe_dataset(file: h5py.File, path: str, name: str, links: int = 0) -> h5py.
             raise InputError(f"{name} has no dataset {path}.", hint)
         if isinstance(link, h5py.SoftLink):
             base = "" if link.path.startswith("/") else current.name.rstrip("/")
-            rest = "/".join(parts[number + 1 :])
-            return safe_dataset(file, f"{base}/{link.path}/{rest}", name, links + 1)
+            target = _joined(base, link.path, *parts[number + 1 :])
+            return safe_dataset(file, target, name, links + 1, rules)
         if isinstance(link, h5py.ExternalLink):
-            raise SafetyError(
-                f"{name}/{path} is a link to another file, {link.filename!r}.",
-                f"Name that file itself. {_HINT}",
-            )
+            if not rules.allow_external_refs:
+                raise SafetyError(
+                    f"{name}/{path} is a link to another file, {link.filename!r}.",
+                    f"Name that file itself. {_HINT}",
+                )
+            _require_regular(file, link.filename, f"{name}/{path}")
+            # From here on the other file counts, with links of its own.
+            other = current[part].file
+            target = _joined(link.path, *parts[number + 1 :])
+            return safe_dataset(other, target, name, links + 1, rules)
         if not isinstance(link, h5py.HardLink):
             raise SafetyError(f"{name}/{path} is a user-defined link, which is not followed.")
         current = current[part]
     if not isinstance(current, h5py.Dataset):
         raise InputError(f"{name}/{path} is no dataset.")
-    _refuse_foreign_storage(file, current, name, path, links)
+    _judge_storage(file, current, name, path, links, rules)
     return current
 
 
-def _refuse_foreign_storage(
-    file: h5py.File, dataset: h5py.Dataset, name: str, path: str, links: int
+def _joined(*parts: str) -> str:
+    return "/".join(part.strip("/") for part in parts if part.strip("/"))
+
+
+def _judge_storage(
+    file: h5py.File, dataset: h5py.Dataset, name: str, path: str, links: int, rules: InputRules
 ) -> None:
     plist = dataset.id.get_create_plist()
-    if plist.get_external_count():
-        target = plist.get_external(0)[0]
-        raise SafetyError(f"{name}/{path} keeps its data in another file, {target!r}.", _HINT)
+    for number in range(plist.get_external_count()):
+        target = os.fsdecode(plist.get_external(number)[0])
+        if not rules.allow_external_refs:
+            raise SafetyError(f"{name}/{path} keeps its data in another file, {target!r}.", _HINT)
+        _require_regular(file, target, f"{name}/{path}")
     if plist.get_layout() != h5py.h5d.VIRTUAL:
         return
     for number in range(plist.get_virtual_count()):
         target = plist.get_virtual_filename(number)
         source = plist.get_virtual_dsetname(number)
-        if target != "." or "%" in source:
+        if target == "." and "%" not in source:
+            # A source in the same file may itself lead out of it.
+            safe_dataset(file, source, name, links + 1, rules)
+            continue
+        if not rules.allow_external_refs:
             raise SafetyError(
                 f"{name}/{path} is a virtual dataset over another file, {target!r}.", _HINT
             )
-        # A source in the same file may itself lead out of it.
-        safe_dataset(file, source, name, links + 1)
+        if target != "." and "%" not in target:
+            # HDF5 reads a source that is not there as the fill value, and says nothing.
+            _require_regular(file, target, f"{name}/{path}")
+
+
+def _require_regular(file: h5py.File, target: str, name: str) -> None:
+    """Require another file to be there and no pipe or device, where HDF5 would wait for ever."""
+    for folder in (Path(file.filename).absolute().parent, Path.cwd()):
+        place = folder / target
+        try:
+            status = os.stat(place)
+        except OSError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{name} takes its data from {target!r}, which is no regular file.")
+        return
+    raise InputError(f"{name} takes its data from {target!r}, which does not exist.")

@@ -11,7 +11,7 @@ import os
 import h5py
 import numpy as np
 
-from normcli.arrays.hdf5_filters import BadChunkError, Pipeline
+from normcli.arrays.hdf5_filters import BadChunkError, OversizedChunkError, Pipeline
 
 _MOST_TRIED = 16
 _PROBE_BYTES = 1 << 16
@@ -83,16 +83,19 @@ def edges_are_unfiltered(
         stored = os.pread(file.id.get_vfd_handle(), pipeline.chunk_bytes, int(offset))
         if len(stored) < pipeline.chunk_bytes:
             return None
+        filtered = np.empty(dataset.chunks, dtype)
+        decodes = True
+        try:
+            pipeline.decode(stored, 0, filtered)
+        except OversizedChunkError:
+            return None  # HDF5 would inflate it, however far
+        except BadChunkError:
+            decodes = False
         stop = np.minimum(start + dataset.chunks, dataset.shape)
         values = np.empty(tuple(map(int, stop - start)), dtype)
         dataset.read_direct(values, source_sel=tuple(map(slice, start, stop)))
         inside = tuple(map(slice, values.shape))
-        filtered = np.empty(dataset.chunks, dtype)
-        try:
-            pipeline.decode(stored, 0, filtered)
-            as_filtered = filtered[inside].tobytes() == values.tobytes()
-        except BadChunkError:
-            as_filtered = False
+        as_filtered = decodes and filtered[inside].tobytes() == values.tobytes()
         raw = np.frombuffer(stored, dtype).reshape(dataset.chunks)
         as_raw = raw[inside].tobytes() == values.tobytes()
         if as_filtered != as_raw:

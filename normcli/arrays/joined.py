@@ -12,6 +12,7 @@ import numpy as np
 
 from normcli.arrays.access import ArraySource
 from normcli.arrays.buffers import BlockBuffer, block_array
+from normcli.arrays.missing import MissingChunks, Part
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block
 from normcli.errors import InputError, UsageError
@@ -44,6 +45,13 @@ class JoinedSource:
         lengths = [source.info.shape[axis] for source in self._sources]
         self._starts = (0, *accumulate(lengths))
         self.info = _joined_info([source.info for source in self._sources], axis)
+        self.remarks = tuple(remark for source in self._sources for remark in source.remarks)
+        self.missing = MissingChunks(
+            sum(source.missing.missing for source in self._sources),
+            sum(source.missing.total for source in self._sources),
+            next((s.missing.fill for s in self._sources if s.missing.missing), 0),
+            omitted=any(source.missing.omitted for source in self._sources),
+        )
         self.name = first.name if len(sources) == 1 else f"{first.name} and {len(sources) - 1} more"
 
     def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
@@ -65,6 +73,25 @@ class JoinedSource:
                 values[tuple(place)] = self._sources[number].read(part)
             number += 1
         return values
+
+    def stored_parts(self, block: Block) -> list[Part] | None:
+        """Return what of `block` counts in statistics; None for all of it."""
+        axis = self._axis
+        found: list[Part] = []
+        whole = True
+        for number, source in enumerate(self._sources):
+            part = self._part(block, number)
+            if not part.size:
+                continue
+            own = source.stored_parts(part)
+            whole = whole and own is None
+            offset = self._starts[number] + part.start[axis] - block.start[axis]
+            for piece in [tuple(slice(0, n) for n in part.shape)] if own is None else own:
+                moved = list(piece)
+                along = piece[axis]
+                moved[axis] = slice(along.start + offset, along.stop + offset)
+                found.append(tuple(moved))
+        return None if whole else found
 
     def identity(self) -> tuple[Mapping[str, Any], ...]:
         """Return what identifies each source, in order."""

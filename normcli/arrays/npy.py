@@ -15,19 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from normcli.arrays.access import WholeSource
 from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import file_identity, read_error, require_file
 from normcli.arrays.handles import PerProcess
-from normcli.arrays.npy_format import NpyHeader, read_header
+from normcli.arrays.npy_format import NpyHeader, read_header, require_numbers, too_short
+from normcli.arrays.retrying import read_at
 from normcli.arrays.runs import Region, byte_view, stored_region
-from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
 from normcli.errors import InputError
 
 _AT_ONCE = 1 << 30
 
 
-class RawSource:
+class RawSource(WholeSource):
     """Elements that lie contiguously in a file, after a header.
 
     Parameters
@@ -47,7 +48,7 @@ class RawSource:
     def __init__(
         self, name: str, path: Path, header: NpyHeader, base: int = 0, inner: str = ""
     ) -> None:
-        require_real(header.dtype, name)
+        require_numbers(header, name)
         self.name = name
         self.info = header.info
         self._path = path.absolute()
@@ -102,19 +103,16 @@ class RawSource:
     def _read_into(self, target: np.ndarray, offset: int) -> None:
         file = self._file.get()
         view = byte_view(target)
-        done = 0
-        while done < len(view):
-            try:
-                count = os.preadv(file, [view[done : done + _AT_ONCE]], offset + done)
-            except OSError as error:
-                raise read_error(self.name, error) from error
-            if count == 0:
-                raise InputError(
-                    f"{self.name} ended at byte {offset + done} while it was read; "
-                    f"it was {self._offset + self.info.nbytes} bytes long.",
-                    "Do not change an input while normcli reads it.",
-                )
-            done += count
+        try:
+            done = read_at(file, view, offset, self.name)
+        except OSError as error:
+            raise read_error(f"{self.name} at byte {offset}", error) from error
+        if done < len(view):
+            raise InputError(
+                f"{self.name} ended at byte {offset + done} while it was read; "
+                f"it was {self._offset + self.info.nbytes} bytes long.",
+                "Do not change an input while normcli reads it.",
+            )
 
 
 class NpySource(RawSource):
@@ -134,14 +132,13 @@ class NpySource(RawSource):
     def __init__(self, path: Path | str) -> None:
         path = Path(path)
         size = require_file(path).st_size
-        super().__init__(str(path), path, npy_header(path))
+        header = npy_header(path)
+        super().__init__(str(path), path, header)
         expected = self._offset + self.info.nbytes
         if size < expected:
-            raise InputError(
-                f"{path} is cut: shape {self.info.shape} of {self.info.dtype} needs {expected} "
-                f"bytes, the file has {size}.",
-                "Copy or download it again.",
-            )
+            raise too_short(str(path), header, expected, size)
+        if size > expected:
+            self.remarks = (f"{path} has {size - expected} bytes after its array.",)
 
 
 def npy_header(path: Path) -> NpyHeader:

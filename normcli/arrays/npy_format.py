@@ -11,14 +11,17 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy_format
 
-from normcli.arrays.files import wrong_content
+from normcli.arrays.sniffing import pickle_error, wrong_content
 from normcli.domain.array_info import ArrayInfo
-from normcli.domain.dtypes import is_bfloat16
-from normcli.errors import InputError, UsageError
+from normcli.domain.dtypes import is_bfloat16, require_real
+from normcli.errors import InputError, NormcliError, SafetyError, UsageError
 
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER = 10_000
 _MAX_AXES = 64
+# A header of this length is no mistake.
+_ABSURD_HEADER = 1 << 20
+_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,39 @@ def read_header(file: BinaryIO, name: str) -> NpyHeader:
     field = file.read(width)
     length = struct.unpack(code, field)[0] if len(field) == width else 0
     if length > _MAX_HEADER:
-        raise InputError(f"{name} has an NPY header of {length} bytes; at most {_MAX_HEADER}.")
+        kind = SafetyError if length > _ABSURD_HEADER else InputError
+        raise kind(f"{name} has an NPY header of {length} bytes; at most {_MAX_HEADER}.")
     header = file.read(length)
     if len(field) < width or len(header) < length:
         raise InputError(f"{name} is cut in its NPY header.")
     shape, fortran, dtype = _parse(field + header, version, name)
     return NpyHeader(shape, dtype, fortran, len(head) + width + length)
+
+
+def require_numbers(header: NpyHeader, name: str) -> None:
+    """Refuse elements that are no real numbers.
+
+    Raises
+    ------
+    SafetyError
+        When they are Python objects, which NPY keeps as a pickle.
+    InputError
+        When they are of another type that is not read.
+    """
+    if header.dtype.hasobject:
+        raise pickle_error(f"{name} (dtype {header.dtype}, Python objects)")
+    require_real(header.dtype, name)
+
+
+def too_short(name: str, header: NpyHeader, expected: int, there: int) -> NormcliError:
+    """Return the error for an array of which only `there` of `expected` bytes can be there."""
+    text = (
+        f"{name} is cut: shape {header.shape} of {header.dtype} needs {expected} bytes, "
+        f"there are {there}."
+    )
+    if expected > _GIB and there < expected // 100:
+        return SafetyError(f"{text} Nothing was allocated for it.", "Its header may be forged.")
+    return InputError(text, "Copy or download it again.")
 
 
 def write_header(info: ArrayInfo, name: str) -> bytes:

@@ -11,6 +11,7 @@ from normcli.arrays.access import ArrayEntry, ArraySink, ArraySource
 from normcli.arrays.joined import JoinedSource
 from normcli.arrays.output_layout import output_info
 from normcli.arrays.paths import ArrayPath, parse_path
+from normcli.arrays.rules import STRICT, InputRules
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.errors import InputError, UsageError
@@ -29,7 +30,7 @@ _LISTED = 20
 _DEFAULT_INNER = {"hdf5": "data", "npz": "data", "zarr": ""}
 
 
-def open_source(text: str) -> ArraySource:
+def open_source(text: str, rules: InputRules = STRICT) -> ArraySource:
     """Return the array that `text` names.
 
     Parameters
@@ -37,6 +38,8 @@ def open_source(text: str) -> ArraySource:
     text : str
         A name as `parse_path` takes it. A container with one array needs no inner path;
         coordinates (axes named after themselves) do not count.
+    rules : InputRules
+        How far it may reach, and what becomes of chunks that are not stored.
 
     Raises
     ------
@@ -52,21 +55,21 @@ def open_source(text: str) -> ArraySource:
         from normcli.arrays.npy import NpySource
 
         return NpySource(path.container)
-    inner = path.inner or _only_array(path)
+    inner = path.inner or _only_array(path, rules)
     if path.format == "hdf5":
         from normcli.arrays.hdf5 import Hdf5Source
 
-        return Hdf5Source(path.container, inner)
+        return Hdf5Source(path.container, inner, rules)
     if path.format == "zarr":
         from normcli.arrays.zarr import ZarrSource
 
-        return ZarrSource(path.container, inner)
+        return ZarrSource(path.container, inner, rules)
     from normcli.arrays.npz import open_member
 
     return open_member(path.container, inner)
 
 
-def open_joined(texts: Sequence[str], axis: int = 0) -> ArraySource:
+def open_joined(texts: Sequence[str], axis: int = 0, rules: InputRules = STRICT) -> ArraySource:
     """Return several arrays as one, end to end along `axis`.
 
     Raises
@@ -80,7 +83,7 @@ def open_joined(texts: Sequence[str], axis: int = 0) -> ArraySource:
         raise UsageError(
             "A pipe cannot be joined with other inputs.", "Give '-' alone, or write it to a file."
         )
-    sources = [open_source(text) for text in texts]
+    sources = [open_source(text, rules) for text in texts]
     return sources[0] if len(sources) == 1 else JoinedSource(sources, axis)
 
 
@@ -170,7 +173,7 @@ def refuse_same(output: str, inputs: Sequence[str]) -> None:
             )
 
 
-def _list_container(path: ArrayPath) -> list[ArrayEntry]:
+def _list_container(path: ArrayPath, rules: InputRules = STRICT) -> list[ArrayEntry]:
     if path.format == "npy":
         from normcli.arrays.npy import npy_header
 
@@ -184,14 +187,14 @@ def _list_container(path: ArrayPath) -> list[ArrayEntry]:
     if path.format == "zarr":
         from normcli.arrays.zarr import list_zarr
 
-        return list_zarr(path.container)
+        return list_zarr(path.container, rules)
     from normcli.arrays.npz import list_members
 
     return list_members(path.container)
 
 
-def _only_array(path: ArrayPath) -> str:
-    entries = _list_container(path)
+def _only_array(path: ArrayPath, rules: InputRules) -> str:
+    entries = _list_container(path, rules)
     readable = [entry for entry in entries if _is_readable(entry)]
     data = [entry for entry in readable if not _is_coordinate(entry)] or readable
     if len(data) == 1:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from normcli.arrays.sniffing import pickle_error
 from normcli.errors import InputError, UsageError
+from normcli.redaction import redacted
 
 SUFFIXES = {
     ".npy": "npy",
@@ -23,6 +25,7 @@ SUPPORTED = (
     "normcli reads and writes .npy, .npz, .h5 (.hdf5, .he5, .nc, .nc4, .hdf, .mat v7.3) and .zarr, "
     "and '-' is NPY on a pipe; file.h5/name is an array inside a container."
 )
+_PICKLES = {".pkl", ".pickle", ".joblib"}
 _ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")
 
 
@@ -62,6 +65,8 @@ def parse_path(text: str, what: str = "input") -> ArrayPath:
     ------
     InputError
         When the format of an input is unknown.
+    SafetyError
+        When an input is a pickle by its name.
     UsageError
         When the format of an output is unknown, or the inner path climbs out of its container.
     """
@@ -70,10 +75,12 @@ def parse_path(text: str, what: str = "input") -> ArrayPath:
     if not text or "\0" in text:
         raise UsageError(f"{text!r} is not a name of an {what}.", SUPPORTED)
     if "://" in text:
-        raise _unknown(f"{text} is a URL; normcli reads and writes local files.", what)
+        raise _unknown(f"{redacted(text)} is a URL; normcli reads and writes local files.", what)
     parts = Path(text).parts
     border = _border(parts, what)
     if border is None:
+        if what == "input" and Path(text).suffix.lower() in _PICKLES:
+            raise pickle_error(text)
         raise _unknown(_complaint(text), what)
     length, kind = border
     inner = [part for part in parts[length:] if part != "."]

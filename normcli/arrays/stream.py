@@ -8,12 +8,11 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 
-from normcli.arrays.access import StoredPart
+from normcli.arrays.access import StoredPart, WholeSource
 from normcli.arrays.buffers import BlockBuffer, block_array
-from normcli.arrays.npy_format import read_header, write_header
+from normcli.arrays.npy_format import read_header, require_numbers, write_header
 from normcli.arrays.runs import byte_view
 from normcli.domain.array_info import ArrayInfo
-from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
 from normcli.errors import InputError, UsageError
 from normcli.publishing import output_error
@@ -39,7 +38,7 @@ class _Ordered:
         self._next = block.stop[0] if block.stop else 1
 
 
-class NpyStreamSource:
+class NpyStreamSource(WholeSource):
     """An NPY array that comes through a pipe, in C order.
 
     Parameters
@@ -54,7 +53,7 @@ class NpyStreamSource:
         self.name = name
         self._file = file
         header = read_header(cast(BinaryIO, _Whole(file)), name)
-        require_real(header.dtype, name)
+        require_numbers(header, name)
         if header.fortran_order and len(header.shape) > 1:
             raise InputError(
                 f"{name} is in Fortran order, which cannot be read in order of its first axis.",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,15 @@ from normcli.arrays.attributes import plain_attrs
 from normcli.arrays.buffers import BlockBuffer
 from normcli.arrays.files import read_error, require_folder
 from normcli.arrays.handles import PerProcess
+from normcli.arrays.missing import Part, counted, refuse_huge_chunk
+from normcli.arrays.retrying import retried
+from normcli.arrays.rules import STRICT, InputRules
 from normcli.arrays.zarr_calls import call
+from normcli.arrays.zarr_codecs import OversizedChunkError, bound
+from normcli.arrays.zarr_documents import DOCUMENTS, ArrayDocument, is_array, read_document
+from normcli.arrays.zarr_frames import BoundedFrames
+from normcli.arrays.zarr_links import require_inside
+from normcli.arrays.zarr_listing import list_store
 from normcli.arrays.zarr_rust import zarrs_reader
 from normcli.arrays.zarr_store import CheckedStore
 from normcli.domain.array_info import ArrayInfo
@@ -28,11 +38,9 @@ from normcli.errors import InputError, NormcliError, SafetyError
 
 V2_DIMS = "_ARRAY_DIMENSIONS"
 ROOT_ATTR = "normcli"
-DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 # Filters that neither lose precision nor belong to one range of values or one type.
 _KEPT_FILTERS = {"shuffle", "numcodecs.shuffle", "transpose"}
 _LOSSY_COMPRESSORS = {"zfpy", "numcodecs.zfpy"}
-_BLOSC = {"blosc", "numcodecs.blosc"}
 
 
 def _share_cores() -> None:
@@ -63,36 +71,58 @@ class ZarrSource:
         The folder of the store.
     inner : str
         Path of the array inside the store; empty for the root.
+    rules : InputRules
+        Whether links may lead out of the store, and what becomes of missing chunks.
 
     Raises
     ------
     InputError
-        When there is no such array, or it does not hold real numbers.
+        When there is no such array, or it does not hold real numbers, or a chunk is empty.
     SafetyError
         When it lies outside of the store, or asks for pickles.
+    DataPolicyError
+        When chunks are missing that must not be.
     """
 
-    def __init__(self, path: Path | str, inner: str = "") -> None:
+    def __init__(self, path: Path | str, inner: str = "", rules: InputRules = STRICT) -> None:
         self._path = Path(path).absolute()
         self._inner = inner
         self.name = f"{path}/{inner}" if inner else str(path)
-        array = _open_array(self._path, inner)
+        array, document = _opened(self._path, inner, self.name, rules)
         require_real(np.dtype(array.dtype), self.name)
         self.info = _describe(array)
-        self._handle = PerProcess(partial(_Reader, self._path, inner), _forget)
+        listing = list_store(self._path, self._path / inner, document, self.name, rules)
+        refuse_huge_chunk(self.name, self.info, listing.largest)
+        self.missing = counted(
+            self.name,
+            self.info,
+            self.info.chunks or (),
+            listing.stored,
+            self.info.codecs["fill_value"],
+            rules,
+        )
+        self.remarks: tuple[str, ...] = ()
+        self._document = document
+        self._handle = PerProcess(partial(_Reader, self._path, inner, rules), _forget)
 
     def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
         """Return the elements of `block`, in the array that zarr makes."""
         reader = self._handle.get()
         try:
-            values = np.asarray(call(reader.array(block).getitem(block.slices)))
+            values = retried(lambda: np.asarray(reader.read(block)), self.name)
+        except NormcliError:
+            raise
         except Exception as error:  # codecs raise nearly anything on damaged chunks
-            raise _unreadable(f"{self.name} at {block.start}", error) from error
+            raise self._damaged(reader.array, block, error) from error
         if not values.dtype.isnative:
             return values.astype(values.dtype.newbyteorder("="), order="K")
         if not (values.flags.c_contiguous or values.flags.f_contiguous) or not values.flags.owndata:
             return values.copy(order="K")
         return values
+
+    def stored_parts(self, block: Block) -> list[Part] | None:
+        """Return what of `block` counts in statistics; None for all of it."""
+        return self.missing.stored_parts(block)
 
     def identity(self) -> tuple[Mapping[str, Any], ...]:
         """Return path, size, last mtime, and a fingerprint of metadata and chunk sizes."""
@@ -102,7 +132,7 @@ class ZarrSource:
         for file in _files(folder):
             try:
                 status = file.stat()
-                if file.name in DOCUMENTS:
+                if file.name in DOCUMENTS and file.parent == folder:
                     digest.update(file.read_bytes())
             except OSError as error:
                 raise read_error(str(file), error) from error
@@ -123,35 +153,72 @@ class ZarrSource:
         """Forget the handle of this process."""
         self._handle.close()
 
+    def _damaged(self, array: zarr.Array, block: Block, error: Exception) -> NormcliError:
+        """Return the error for a block, with the first chunk in it that cannot be read."""
+        chunks = self._document.chunks
+        spans = [
+            range(a // c, -(-b // c))
+            for a, b, c in zip(block.start, block.stop, chunks, strict=True)
+        ]
+        place = f"{self.name} at {block.start}"
+        for index in product(*spans):
+            part = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks, strict=True))
+            try:
+                array[part]
+            except Exception as own:
+                begin = tuple(s.start for s in part)
+                place = f"{self.name} at {begin} (chunk {self._document.key(index)})"
+                error = own
+                break
+        if isinstance(error, OversizedChunkError):
+            return SafetyError(
+                f"{place}, {error}.", "It is damaged, or made to exhaust memory; it was not read."
+            )
+        return _unreadable(place, error)
+
 
 class _Reader:
     """An open array, and the faster way into it where there is one."""
 
-    def __init__(self, path: Path, inner: str) -> None:
-        array = _open_array(path, inner)
+    def __init__(self, path: Path, inner: str, rules: InputRules) -> None:
+        name = f"{path}/{inner}" if inner else str(path)
+        array, document = _opened(path, inner, name, rules)
+        self.array = array
+        self._frames = BoundedFrames.of(path / inner, document, np.dtype(array.dtype).itemsize)
         self._own = array.async_array
-        self._fast = zarrs_reader(array, path)
+        self._fast = None if self._frames is None else zarrs_reader(array, path)
         stored_plainly = not (array.compressors or array.filters or array.shards)
         self._cells = array.chunks if stored_plainly else None
 
-    def array(self, block: Block) -> zarr.AsyncArray[Any]:
-        """Return the array to read a block from.
+    def read(self, block: Block) -> Any:
+        """Return the elements of a block."""
+        fast = self._fast
+        if fast is not None and self._takes(block):
+            # What zarrs refuses, zarr-python reads, or says what is wrong with it.
+            with contextlib.suppress(Exception):
+                return call(fast.getitem(block.slices))
+        return call(self._own.getitem(block.slices))
 
-        Of a plain chunk zarrs reads only the bytes that are asked for, and would not notice that
-        the chunk has another size than it must; zarr-python always reads and checks whole chunks.
+    def _takes(self, block: Block) -> bool:
+        """Whether zarrs reads a block as zarr-python does, and no less safely.
+
+        Of a plain chunk it reads only the bytes that are asked for, and would not notice that the
+        chunk has another size than it must. A compressed one it inflates however far that goes.
         """
-        if self._fast is None or (self._cells is not None and _cuts(block, self._cells)):
-            return self._own
-        return self._fast
+        if self._cells is not None and _cuts(block, self._cells):
+            return False
+        return self._frames is not None and self._frames.cover(block.start, block.stop)
 
 
-def list_zarr(path: Path) -> list[ArrayEntry]:
+def list_zarr(path: Path, rules: InputRules = STRICT) -> list[ArrayEntry]:
     """Return all arrays of a store, whatever their types are.
 
     Raises
     ------
     InputError
         When it is no store.
+    SafetyError
+        When metadata lie outside of the store, or ask for pickles.
     """
     require_folder(path)
     found = []
@@ -161,11 +228,11 @@ def list_zarr(path: Path) -> list[ArrayEntry]:
         folders.sort()
         here = Path(folder)
         inner = "" if here == path else here.relative_to(path).as_posix()
-        if not _is_array(here, files):
-            continue
-        folders.clear()
         try:
-            info = _describe(_open_array(path, inner))
+            if not is_array(path, here, files, rules):
+                continue
+            folders.clear()
+            info = _describe(_open_array(path, inner, rules))
         except InputError:
             if not inner:
                 raise
@@ -185,31 +252,30 @@ def has_mark(path: Path) -> bool:
         return False
 
 
-def _open_array(path: Path, inner: str) -> zarr.Array:
+def _open_array(path: Path, inner: str, rules: InputRules = STRICT) -> zarr.Array:
+    name = f"{path}/{inner}" if inner else str(path)
+    return _opened(path, inner, name, rules)[0]
+
+
+def _opened(
+    path: Path, inner: str, name: str, rules: InputRules
+) -> tuple[zarr.Array, ArrayDocument]:
+    """Return an array with what was checked of its metadata, which zarr reads after that."""
     require_folder(path)
     folder = path / inner
-    name = f"{path}/{inner}" if inner else str(path)
-    if not folder.resolve().is_relative_to(path.resolve()):
-        raise SafetyError(f"{name} is a link out of the store.", "Name the target itself.")
-    if not (folder / "zarr.json").is_file() and not (folder / ".zarray").is_file():
+    require_inside(path, folder, name, rules)
+    if not any(os.path.lexists(folder / document) for document in ("zarr.json", ".zarray")):
         raise InputError(f"{path} has no array {inner or 'at its root'}.", _choices(path))
+    document = read_document(path, folder, name, rules)
     try:
         store = CheckedStore(path, read_only=True)
-        array = zarr.open_array(store, path=inner, mode="r")
-        _refuse_pickles(array, name)
-        store.blosc = not array.shards and _codec_name(array.compressors) in _BLOSC
+        array = zarr.open_array(store, path=inner, mode="r", zarr_format=document.version)
+        bound(array)
     except NormcliError:
         raise
     except Exception as error:  # malformed metadata makes zarr raise nearly anything
         raise _unreadable(name, error) from error
-    return array
-
-
-def _refuse_pickles(array: zarr.Array, name: str) -> None:
-    for codec in (*array.filters, *array.compressors):
-        label = getattr(codec, "codec_id", None) or type(codec).__name__
-        if "pickle" in label.lower():
-            raise SafetyError(f"{name} contains pickles, which normcli never loads.")
+    return array, document
 
 
 def _choices(path: Path) -> str | None:
@@ -283,26 +349,6 @@ def _codecs(array: zarr.Array) -> dict[str, Any]:
 def _cuts(block: Block, cells: tuple[int, ...]) -> bool:
     edges = (*zip(block.start, cells, strict=True), *zip(block.stop, cells, strict=True))
     return any(edge % cell for edge, cell in edges)
-
-
-def _codec_name(compressors: Any) -> str:
-    """Return the name of the codec whose output is stored."""
-    if not compressors:
-        return ""
-    last = compressors[-1]
-    return str(last.get_config()["id"] if hasattr(last, "get_config") else last.to_dict()["name"])
-
-
-def _is_array(folder: Path, files: list[str]) -> bool:
-    if ".zarray" in files:
-        return True
-    if "zarr.json" not in files:
-        return False
-    try:
-        # Large metadata is possible, but the type of the node is all that counts here.
-        return '"array"' in (folder / "zarr.json").read_text("utf-8", "replace")
-    except OSError as error:
-        raise read_error(str(folder / "zarr.json"), error) from error
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -22,7 +22,8 @@ from normcli.arrays.drafts import DraftedSink
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.raw_writer import write_checked
 from normcli.arrays.runs import byte_view
-from normcli.arrays.zarr import DOCUMENTS, ROOT_ATTR, V2_DIMS
+from normcli.arrays.zarr import ROOT_ATTR, V2_DIMS
+from normcli.arrays.zarr_documents import DOCUMENTS
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import is_bfloat16
 from normcli.domain.grid import Block, Grid
@@ -70,6 +71,8 @@ class ZarrSink(DraftedSink):
                     f"{path} would hold bfloat16, which zarr {zarr.__version__} cannot store.",
                     "Add --dtype float32.",
                 )
+        # Files that are known to be durable, in the process that syncs and seals.
+        self._durable: set[str] = set()
         self._writers = {
             key: PerProcess(partial(_Writer, self._draft.path, inner), _forget)
             for key, inner in self._paths.items()
@@ -77,6 +80,7 @@ class ZarrSink(DraftedSink):
 
     def create(self) -> None:
         """Lay out groups and arrays."""
+        self._durable.clear()
         self._draft.make_room()
         try:
             self._draft.path.mkdir()
@@ -92,7 +96,10 @@ class ZarrSink(DraftedSink):
             if not self._is_laid_out():
                 return False
             self._remove_partial()
-            return all(_is_stored(self._draft.path, part) for part in parts)
+            known = list(parts)
+            # What a journal knows was durable before it was written down.
+            self._durable = {part.key for part in known}
+            return all(_is_stored(self._draft.path, part) for part in known)
         except Exception:  # zarr raises nearly anything; the store is made afresh
             return False
 
@@ -113,15 +120,9 @@ class ZarrSink(DraftedSink):
 
     def sync(self, parts: Iterable[StoredPart]) -> None:
         """Make the files of these parts durable, and the folders that name them."""
-        files = [self._draft.path / part.key for part in parts]
-        folders = {
-            parent for file in files for parent in file.relative_to(self._draft.path).parents
-        }
-        try:
-            sync_files(files)
-            sync_files(self._draft.path / folder for folder in folders)
-        except OSError as error:
-            raise self._failed(error) from error
+        keys = [part.key for part in parts]
+        self._sync(keys)
+        self._durable.update(keys)
 
     def annotate(self, attrs: Mapping[str, Any]) -> None:
         """Set attributes under the key ``normcli`` of the root."""
@@ -145,13 +146,26 @@ class ZarrSink(DraftedSink):
             documents = [_document(root, file) for file in _files(root) if file.name in DOCUMENTS]
         except Exception as error:  # zarr raises nearly anything
             raise self._failed(error) from error
-        self._draft.sync()
+        keys = [file.relative_to(root).as_posix() for file in _files(root)]
+        # 128 chunks that were durable already took 70 ms to sync again.
+        self._sync([key for key in keys if key not in self._durable])
         return tuple(documents)
 
     def close(self) -> None:
         """Forget the handles of this process."""
         for writer in self._writers.values():
             writer.close()
+
+    def _sync(self, keys: Iterable[str]) -> None:
+        """Make files durable, and the folders that name them."""
+        root = self._draft.path
+        places = [Path(key) for key in keys]
+        folders = {parent for place in places for parent in place.parents}
+        try:
+            sync_files(root / place for place in places)
+            sync_files(root / folder for folder in folders)
+        except OSError as error:
+            raise self._failed(error) from error
 
     def _is_laid_out(self) -> bool:
         """Whether the draft holds these arrays, whatever their attributes are."""

@@ -15,6 +15,7 @@ from normcli.bundles.element_types import from_storage, to_storage, type_from_st
 from normcli.bundles.guards import Allowance, reading, require_file
 from normcli.bundles.selection import Choose, everything
 from normcli.errors import InputError, SafetyError, UsageError
+from normcli.isolation import require_survival
 
 # Filters inside of HDF5 and h5py: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf.
 # Any other makes HDF5 load a library from HDF5_PLUGIN_PATH.
@@ -35,6 +36,7 @@ def read(path: str, choose: Choose = everything) -> Bundle:
     import h5py
 
     size = require_file(path)
+    require_survival(path, "normcli.bundles.hdf5_trial", "try_bundle")
     with reading(path, "an HDF5 file"), h5py.File(path, "r") as file:
         attrs = {}
         if ATTRIBUTES in file.attrs:

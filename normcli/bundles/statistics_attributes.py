@@ -14,6 +14,7 @@ from normcli.domain.dtypes import bfloat16, is_bfloat16, require_real
 from normcli.domain.layout import Layout
 from normcli.domain.moving_average import MovingRule
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.part import Part
 from normcli.domain.statistics import SourceDescription
 from normcli.errors import InputError
 
@@ -83,7 +84,7 @@ def statistics_attrs(
         "epsilon": spec.epsilon,
         "momentum": _momentum_text(moving),
         "spec": fields_to_json(spec, skip=("layout",)) | {"layout": fields_to_json(spec.layout)},
-        "source": fields_to_json(source, skip=("dtype",)) | {"dtype": _dtype_text(source.dtype)},
+        "source": _source_to_json(source),
         "moving": None if moving is None else fields_to_json(moving) | {"batches": batches},
         "affine": {"scale": has_scale, "bias": has_bias},
         "provenance": made,
@@ -110,7 +111,11 @@ def attributes_from_attrs(attrs: Mapping[str, Any], path: str) -> StatisticsAttr
         )
     document = _mapping(attrs, "source", path)
     source = fields_from_json(
-        SourceDescription, document, f"{path}: source", dtype=_dtype(document, path)
+        SourceDescription,
+        document,
+        f"{path}: source",
+        dtype=_dtype(document, path),
+        part=_part(document, path),
     )
     if len(source.shape) != spec.layout.ndim or any(extent < 0 for extent in source.shape):
         raise InputError(
@@ -129,6 +134,23 @@ def attributes_from_attrs(attrs: Mapping[str, Any], path: str) -> StatisticsAttr
     if not isinstance(extra, Mapping):
         raise InputError(f"{path}: provenance is no JSON object.")
     return StatisticsAttributes(spec, source, moving, batches, made | dict(extra))
+
+
+def _source_to_json(source: SourceDescription) -> dict[str, Any]:
+    document = fields_to_json(source, skip=("dtype", "part"))
+    document["dtype"] = _dtype_text(source.dtype)
+    if source.part is not None:
+        document["part"] = fields_to_json(source.part)
+    return document
+
+
+def _part(document: Mapping[str, Any], path: str) -> Part | None:
+    if document.get("part") is None:
+        return None
+    part: Part = fields_from_json(Part, document["part"], f"{path}: source.part")
+    if len(part.cell) != len(document.get("shape", ())):
+        raise InputError(f"{path}: source.part.cell {part.cell} has another rank than the source.")
+    return part
 
 
 def require_schema(attrs: Mapping[str, Any], path: str) -> None:

@@ -15,6 +15,7 @@ from normcli.cli.clean import clean_command
 from normcli.cli.fit import fit_command
 from normcli.cli.inspect import inspect_command
 from normcli.cli.learn import learn_command
+from normcli.cli.merge import merge_command
 from normcli.cli.streams import open_missing
 from normcli.cli.texts import printable
 from normcli.cli.verify import verify_command
@@ -31,6 +32,7 @@ def main() -> None:
       normcli fit     INPUT... -o STATS     measure mean and variance, in one pass
       normcli apply   INPUT... -o OUTPUT    write (x - mean) / sqrt(var + eps) * scale + bias
       normcli learn   INPUT TARGET -o FILE  scale and bias that carry the input to the target
+      normcli merge   STATS... -o STATS     join parts of a fit, or separate fits
       normcli inspect PATH                  what is in a container or a statistics file
       normcli clean   PATH...               remove what interrupted runs left
       normcli verify  OUTPUT                whether an output is still as it was written
@@ -43,13 +45,14 @@ def main() -> None:
     \b
     Exit codes: 0 done; 1 a bug; 2 usage; 3 an input is unreadable or does not fit;
     4 refused for safety; 5 the output failed; 6 try again; 7 the data break a policy;
-    8 some of several inputs failed; 130, 143, 129 after a signal; 141 closed pipe.
+    8 some of several inputs failed; 129, 130, 143, 152 after a signal; 141 closed pipe.
     """
 
 
 main.add_command(fit_command)
 main.add_command(apply_command)
 main.add_command(learn_command)
+main.add_command(merge_command)
 main.add_command(inspect_command)
 main.add_command(clean_command)
 main.add_command(verify_command)

@@ -99,6 +99,22 @@ _NORM = (
     click.option(
         "--expect-shape", metavar="SHAPE", help="Assert the shape, such as '*,3,224,224'."
     ),
+    click.option(
+        "--missing",
+        type=click.Choice(["fill", "omit", "error"]),
+        help="Chunks that are not stored: read as the fill value, left out of the statistics, or "
+        "refused.  [default: fill, with a warning]",
+    ),
+    click.option(
+        "--allow-external-refs",
+        is_flag=True,
+        help="Follow HDF5 links, virtual datasets and raw storage into other files.",
+    ),
+    click.option(
+        "--allow-symlinks",
+        is_flag=True,
+        help="Follow symbolic links that lead out of a Zarr store.",
+    ),
 )
 
 _FIT = (
@@ -119,6 +135,11 @@ _FIT = (
         help="zeros-ones, first-batch, or a statistics file.  [default: zeros-ones]",
     ),
     click.option("--update", metavar="STATS", help="Continue earlier statistics with new data."),
+    click.option(
+        "--part",
+        metavar="i/N",
+        help="Only the i-th of N parts, from 1; merge joins them.  [default: 1/1]",
+    ),
 )
 
 _APPLY = (
@@ -152,6 +173,9 @@ _APPLY = (
     click.option("--no-stats-out", is_flag=True, help="Write no sidecar."),
 )
 
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+
 _LOCAL_RUN = (
     click.option(
         "-j", "--workers", type=int, metavar="N", help="Blocks in flight.  [default: all CPUs]"
@@ -164,7 +188,7 @@ _LOCAL_RUN = (
 )
 
 _RUN = (
-    click.option("--overwrite", is_flag=True, help="Replace an existing output."),
+    _OVERWRITE,
     click.option(
         "--restart",
         is_flag=True,
@@ -173,7 +197,7 @@ _RUN = (
     *_LOCAL_RUN,
     click.option("--scheduler", metavar="ADDRESS", help="A dask.distributed scheduler."),
     click.option("--scheduler-file", metavar="FILE", help="Its JSON file."),
-    click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
+    _DRY_RUN,
 )
 
 _SCREEN = (
@@ -193,6 +217,7 @@ fit_options = compose(*_FIT)
 apply_options = compose(*_APPLY)
 run_options = compose(*_RUN)
 local_run_options = compose(*_LOCAL_RUN)
+merge_options = compose(_OVERWRITE, _DRY_RUN)
 screen_options = compose(*_SCREEN)
 
 

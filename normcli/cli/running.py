@@ -18,6 +18,9 @@ from normcli.errors import NormcliError, OutputError
 
 CLOSED_PIPE = 141
 
+# What Python says, with nothing but its text to know it by.
+NO_THREAD = "can't start new thread"
+
 # A cluster kills 30 s after it asked; a person at a terminal waits less.
 CLEAN_SECONDS = 4.0
 
@@ -81,6 +84,12 @@ def _told(screen: Screen, debug: bool, error: BaseException) -> int:
         return OutputError.exit_code
     if isinstance(error, MemoryError):
         screen.error("memory ran out.", "Give less with --memory, or fewer workers with -j.")
+        return OutputError.exit_code
+    if isinstance(error, RuntimeError) and str(error) == NO_THREAD:
+        screen.error(
+            "no more threads can be started, for want of memory or of processes.",
+            "Raise the limits (ulimit -v, ulimit -u), or take fewer workers with -j.",
+        )
         return OutputError.exit_code
     screen.error(
         f"{type(error).__name__}: {error}",

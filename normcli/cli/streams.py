@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from normcli.errors import InputError, OutputError, UsageError
+from normcli.redaction import redacted
 
 # Set by the first signal; a pipe that brings nothing more does not keep the process then.
 STOPPING = threading.Event()
@@ -142,6 +143,8 @@ def _stdout() -> Any:
 def _strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, str):
+        return redacted(value)
     if isinstance(value, Mapping):
         return {str(key): _strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

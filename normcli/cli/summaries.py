@@ -33,6 +33,8 @@ def plan_rows(plan: Plan) -> Iterable[tuple[str, str]]:
             f"{VERBS[work.kind]}: {counted(len(work.grid), 'block')} of {shape} ({work.reason}), "
             f"{size(work.bytes_read)} read, {size(work.bytes_written)} written",
         )
+    if not plan.passes:
+        return
     yield (
         "memory",
         f"peak {size(plan.peak_memory)} of {size(plan.memory_budget)} "
@@ -86,12 +88,17 @@ def report_rows(report: Report) -> Iterable[tuple[str, str]]:
         yield "flattened", f"{counts.damped} groups have an epsilon above 1 % of their variance"
     if counts.count or counts.nonfinite:
         yield "non-finite", f"{counts.nonfinite} of {counts.count + counts.nonfinite} values"
+    if report.missing_chunks:
+        yield "not stored", f"{report.missing_chunks} of {report.chunks} chunks"
     if report.written_mean is not None:
         yield (
             "written",
             f"mean {report.written_mean:.6g}, standard deviation {report.written_std:.6g}, "
             f"non-finite {report.written_nonfinite}",
         )
+    if not report.passes:
+        yield "time", duration(report.seconds)
+        return
     yield _time_row(report)
 
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from normcli.redaction import redacted
+
+# Twice the longest path that systems take.
+_LONGEST = 8192
+
 
 def size(nbytes: float) -> str:
     """Return bytes for people, in powers of 1024."""
@@ -35,5 +40,12 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text with control characters escaped, so that names cannot drive the terminal."""
+    """Return text for the screen: no control characters, no secrets of addresses, no endless names.
+
+    Control characters become their escapes, so that names cannot drive the terminal.
+    """
+    if len(text) > _LONGEST:
+        half = _LONGEST // 2
+        text = f"{text[:half]}… ({len(text)} characters) …{text[-half:]}"
+    text = redacted(text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

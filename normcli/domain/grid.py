@@ -50,10 +50,13 @@ class Grid:
         Extents of the array.
     block_shape : tuple of int
         Extents of a block; blocks at the upper edges may be smaller.
+    origin : tuple of int
+        Where the grid begins in the array, if it covers a box of it only; empty for all of it.
     """
 
     shape: tuple[int, ...]
     block_shape: tuple[int, ...]
+    origin: tuple[int, ...] = ()
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
@@ -74,6 +77,9 @@ class Grid:
         stop = tuple(
             min(a + b, n) for a, b, n in zip(start, self.block_shape, self.shape, strict=True)
         )
+        if self.origin:
+            start = tuple(a + o for a, o in zip(start, self.origin, strict=True))
+            stop = tuple(b + o for b, o in zip(stop, self.origin, strict=True))
         return Block(number, start, stop)
 
     def __iter__(self) -> Iterator[Block]:

@@ -1,7 +1,9 @@
-"""Mergeable moments: everything that statistics are made of, in float64.
+"""Moments in float64: everything that statistics are made of.
 
-Two sets of moments are merged by the update of Chan, Golub and LeVeque (1979), "Updating formulae
-and a pairwise algorithm for computing sample variances", which never subtracts large sums.
+They are measured as exact sums (`ExactMoments`) and rounded once. Moments that were rounded before
+they met (a sidecar that is continued) are merged by the update of Chan, Golub and LeVeque (1979),
+"Updating formulae and a pairwise algorithm for computing sample variances", which never subtracts
+large sums.
 """
 
 from __future__ import annotations
@@ -96,26 +98,10 @@ class Moments:
             return np.where(divisor > 0, self.m2 / divisor, np.nan)
 
     def mean_square(self) -> np.ndarray:
-        """Return the mean of the squares; NaN where count is 0."""
-        return self.variance() + self.mean * self.mean
+        """Return the mean of the squares; NaN where count is 0, infinite beyond float64."""
+        with np.errstate(over="ignore"):
+            return self.variance() + self.mean * self.mean
 
-    def fold(self, axis: int) -> Moments:
-        """Return the moments merged along one axis, pairwise in a fixed order.
-
-        The order depends on the extent of the axis alone, so the result has the same bits
-        wherever it is computed.
-        """
-        level = Moments(*(np.moveaxis(getattr(self, f.name), axis, 0) for f in fields(self)))
-        while level.shape[0] > 1:
-            pairs = level.shape[0] // 2
-            merged = level[0 : 2 * pairs : 2].merge(level[1 : 2 * pairs : 2])
-            if level.shape[0] % 2:
-                last = level[-1:]
-                merged = Moments(
-                    *(
-                        np.concatenate([getattr(merged, f.name), getattr(last, f.name)])
-                        for f in fields(self)
-                    )
-                )
-            level = merged
-        return level[0] if level.shape[0] else Moments.identity(level.shape[1:])
+    def finish(self) -> Moments:
+        """Return these moments: they are in float64 already, unlike exact ones."""
+        return self

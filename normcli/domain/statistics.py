@@ -13,10 +13,10 @@ from normcli.domain.dtypes import spacing
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.part import Part
 from normcli.errors import DataPolicyError, InputError
 
-# Squares of magnitudes between these keep all of their 53 bits in float64.
-SQUARE_ROOT_OF_LARGEST = 1e150
+# Squares of smaller magnitudes lose some of their 53 bits in float64.
 SQUARE_ROOT_OF_SMALLEST = 1e-140
 
 # Two elements this close are one value that was rounded twice.
@@ -38,12 +38,20 @@ class SourceDescription:
     inputs : tuple of mapping
         For each input: ``path``, ``size`` in bytes, ``mtime`` in seconds since 1970 and
         ``fingerprint`` of its content sample; a stream has its path ``-`` alone.
+    chunks, missing_chunks : int
+        Chunks (or shards) of the input that its format may leave out, and those that are not
+        stored; both 0 where the format stores everything.
+    part : Part or None
+        Which part of the data alone was measured.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     dims: tuple[str, ...] | None = None
     inputs: tuple[Mapping[str, Any], ...] = ()
+    chunks: int = 0
+    missing_chunks: int = 0
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,22 @@ class Statistics:
         return constant_groups(self.moments, self.source.dtype)
 
 
+def require_whole(statistics: Statistics, where: str) -> None:
+    """Refuse statistics of one part, which say nothing of the whole yet.
+
+    Raises
+    ------
+    InputError
+        When `statistics`, found at `where`, are those of a part.
+    """
+    part = statistics.source.part
+    if part is not None:
+        raise InputError(
+            f"{where} holds part {part.number} of {part.of} of the statistics only.",
+            f"Join the parts first: normcli merge STATS... -o STATS, with all {part.of} of them.",
+        )
+
+
 def pooled_estimate(moments: Moments, spec: NormSpec) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and variance of each group by the divisor and the NaN policy of `spec`."""
     mean = np.where(moments.count > 0, moments.mean, np.nan)
@@ -160,7 +184,8 @@ def constant_groups(moments: Moments, dtype: np.dtype) -> np.ndarray:
     high = np.where(seen, moments.maximum, 0.0)
     magnitude = np.maximum(np.abs(low), np.abs(high))
     if dtype.kind in "biu":
-        return seen & (low == high)
+        # Extremes beyond 2**53 are rounded; the sum of squared deviations is not.
+        return seen & (low == high) & (moments.m2 == 0)
     return seen & (high - low <= CONSTANT_ULPS * spacing(dtype, magnitude))
 
 
@@ -187,8 +212,6 @@ def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str
             "Use --ddof 0, or aggregate more axes.",
         )
     _require_squares_fit(moments, spec, dtype, where)
-    if dtype.kind in "iu" and dtype.itemsize == 8:
-        _require_integers_fit(moments, where)
 
 
 def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
@@ -200,7 +223,7 @@ def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, wher
     finite = np.isfinite(moments.mean) & np.isfinite(moments.m2)
     size = largest
     if spec.method == "rms":
-        finite &= largest < SQUARE_ROOT_OF_LARGEST
+        finite &= np.isfinite(np.where(seen, moments.mean_square(), 0.0))
     else:
         with np.errstate(over="ignore"):
             size = np.where(constant_groups(moments, dtype), 0.0, high - low)
@@ -219,8 +242,19 @@ def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, wher
         )
 
 
-def _require_integers_fit(moments: Moments, where: str) -> None:
-    # Beyond 2**53 float64 rounds integers; that hurts where the rounding reaches the spread.
+def require_resolved(moments: Moments, dtype: np.dtype, where: str) -> None:
+    """Refuse to normalize integers beyond 2**53 by statistics that float64 cannot tell apart.
+
+    Their mean and variance are right; but elements are rounded to float64 before the mean is
+    subtracted, and that hurts where the rounding reaches the spread.
+
+    Raises
+    ------
+    DataPolicyError
+        When it does.
+    """
+    if dtype.kind not in "iu" or dtype.itemsize < 8:
+        return
     seen = moments.count > 1
     largest = np.where(seen, np.maximum(np.abs(moments.minimum), np.abs(moments.maximum)), 0.0)
     deviation = np.sqrt(np.where(seen, moments.variance(), 1.0))

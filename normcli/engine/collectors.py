@@ -8,13 +8,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from normcli.arrays.access import ArraySink, StoredPart
+from normcli.domain.exact_moments import ExactMoments, Found
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import require_usable
-from normcli.engine.merge_tree import MergeTree
 from normcli.engine.report import Tally, tally
 from normcli.engine.walk import Walk
 
@@ -55,9 +55,9 @@ class HeldMoments:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.moments = Moments.identity(shape)
 
-    def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> None:
+    def put(self, region: int, index: tuple[slice, ...], moments: Found) -> None:
         """Store the region."""
-        self.moments.store(index, moments)
+        self.moments.store(index, moments.finish())
 
     def restore(self, regions: set[int], counts: Tally) -> None:
         """Do nothing: no region was stored."""
@@ -114,7 +114,7 @@ class StoredMoments:
         """Count the groups that are stored already."""
         self.tally += counts
 
-    def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> Stored:
+    def put(self, region: int, index: tuple[slice, ...], moments: Found) -> Stored:
         """Write the region.
 
         Raises
@@ -122,13 +122,14 @@ class StoredMoments:
         DataPolicyError
             When its moments cannot be normalized with.
         """
-        require_usable(moments, self._spec, self._dtype, self._where)
+        found = moments.finish()
+        require_usable(found, self._spec, self._dtype, self._where)
         block = Block(region, tuple(s.start for s in index), tuple(s.stop for s in index))
         parts: list[StoredPart] = []
-        for f in fields(moments):
-            parts += self.sink.write(f.name, block, getattr(moments, f.name))
-        parts += self.sink.write("variance", block, moments.variance(self._spec.ddof))
-        counts = tally(moments, self._spec, self._dtype, index)
+        for f in fields(found):
+            parts += self.sink.write(f.name, block, getattr(found, f.name))
+        parts += self.sink.write("variance", block, found.variance(self._spec.ddof))
+        counts = tally(found, self._spec, self._dtype, index)
         self.tally += counts
         return tuple(parts), counts
 
@@ -169,26 +170,27 @@ class MovingFold:
         self._batch = batch
         self._shape = shape
         self._nonfinite = nonfinite
-        self._pooled: MergeTree[Moments] = MergeTree(shape[batch])
+        self._pooled: ExactMoments | None = None
         self._lengths = _segments_of_batches(start.rule.batch_sizes, segment, observations)
-        self._early: dict[int, tuple[tuple[slice, ...], Moments]] = {}
+        self._early: dict[int, tuple[tuple[slice, ...], ExactMoments]] = {}
         self._next_region = 0
-        self._next_segment = 0
         self._closed = 0
-        self._slab: Moments | None = None
-        self._open: list[Moments] = []
+        self._slab: ExactMoments | None = None
+        self._open: ExactMoments | None = None
+        self._opened = 0
 
     @property
     def pooled(self) -> Moments:
         """Moments of everything, once all regions have been put."""
-        assert self._pooled.root is not None
-        return self._pooled.root
+        assert self._pooled is not None
+        return self._pooled.finish()
 
     def restore(self, regions: set[int], counts: Tally) -> None:
         """Do nothing: no region was stored."""
 
-    def put(self, region: int, index: tuple[slice, ...], moments: Moments) -> None:
+    def put(self, region: int, index: tuple[slice, ...], moments: Found) -> None:
         """Take a region; fold as far as the order allows."""
+        assert isinstance(moments, ExactMoments), "batches are folded before they are rounded"
         self._early[region] = (index, moments)
         in_slab = self._walk.regions // self._walk.grid.counts[self._walk.kept[0]]
         while self._next_region in self._early:
@@ -198,15 +200,15 @@ class MovingFold:
             if self._next_region % in_slab == 0:
                 self._fold_slab()
 
-    def _place(self, index: tuple[slice, ...], moments: Moments) -> None:
+    def _place(self, index: tuple[slice, ...], moments: ExactMoments) -> None:
         length = index[self._batch].stop - index[self._batch].start
         if self._slab is None:
             shape = list(self._shape)
             shape[self._batch] = length
-            self._slab = Moments.identity(tuple(shape))
+            self._slab = ExactMoments.identity(tuple(shape))
         inside = list(index)
         inside[self._batch] = slice(0, length)
-        self._slab.store(tuple(inside), moments)
+        self._slab = self._slab.store(tuple(inside), moments)
 
     def _fold_slab(self) -> None:
         assert self._slab is not None
@@ -214,19 +216,18 @@ class MovingFold:
             where: list[slice | int] = [slice(None)] * len(self._shape)
             where[self._batch] = i
             segment = self._slab[tuple(where)]
-            self._pooled.add(self._next_segment, 0, segment)
-            self._next_segment += 1
-            self._open.append(segment)
-            if len(self._open) == self._lengths[self._closed]:
+            self._open = segment if self._open is None else self._open.merge(segment)
+            self._opened += 1
+            if self._opened == self._lengths[self._closed]:
                 self._close_batch()
         self._slab = None
 
     def _close_batch(self) -> None:
-        stacked = Moments(
-            *(np.stack([getattr(part, f.name) for part in self._open]) for f in fields(Moments))
-        )
-        self.moving = self.moving.fold(stacked.fold(0), self._nonfinite)
-        self._open = []
+        assert self._open is not None
+        self.moving = self.moving.fold(self._open.finish(), self._nonfinite)
+        self._pooled = self._open if self._pooled is None else self._pooled.merge(self._open)
+        self._open = None
+        self._opened = 0
         self._closed += 1
 
 

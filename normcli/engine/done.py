@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from normcli.arrays.access import StoredPart
+from normcli.domain.exact_moments import ExactMoments, Found
 from normcli.domain.moments import Moments
 from normcli.domain.pair_moments import PairMoments
 from normcli.engine.journal_file import Line, pack_arrays, unpack_arrays
 from normcli.engine.report import Tally
 
-Sums = Moments | PairMoments
+Sums = Found | PairMoments
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Done:
         Regions whose moments are in a container already.
     tally : Tally
         Counts over these regions.
-    written : dict of int to Moments
+    written : dict of int to ExactMoments
         Moments of what each run wrote.
     parts : list of StoredPart
         What the runs left in the output.
@@ -44,7 +45,7 @@ class Done:
     nodes: dict[tuple[int, int, int], tuple[tuple[slice, ...], Sums]] = field(default_factory=dict)
     stored: set[int] = field(default_factory=set)
     tally: Tally = field(default_factory=Tally)
-    written: dict[int, Moments] = field(default_factory=dict)
+    written: dict[int, ExactMoments] = field(default_factory=dict)
     parts: list[StoredPart] = field(default_factory=list)
     stored_parts: list[StoredPart] = field(default_factory=list)
     blocks: int = 0
@@ -114,27 +115,31 @@ def done_from_json(line: Line) -> Done:
         nodes={
             (region, first, level): (
                 tuple(slice(*bounds) for bounds in index),
-                _sums(packed),
+                _unpacked(packed),
             )
             for region, first, level, index, packed in line.get("nodes", ())
         },
         stored=set(line.get("stored", ())),
         tally=tally_from_json(line["tally"]) if "tally" in line else Tally(),
-        written={run: unpack_arrays(Moments, packed) for run, packed in line.get("written", ())},
+        written={
+            run: unpack_arrays(ExactMoments, packed) for run, packed in line.get("written", ())
+        },
         parts=[StoredPart(*part) for part in line.get("parts", ())],
         stored_parts=[StoredPart(*part) for part in line.get("stored_parts", ())],
         blocks=line["blocks"],
     )
 
 
-def _sums(packed: Mapping[str, Any]) -> Sums:
-    # Only sums over pairs have a target.
-    if "target_mean" in packed:
-        return unpack_arrays(PairMoments, packed)
-    return unpack_arrays(Moments, packed)
-
-
 def tally_from_json(values: Mapping[str, Any]) -> Tally:
     """Return the counts that `dataclasses.asdict` took apart."""
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return Tally(**plain)
+
+
+def _unpacked(packed: Mapping[str, Any]) -> Sums:
+    if "target_mean" in packed:
+        return unpack_arrays(PairMoments, packed)
+    # Regions that one block fills are rounded by its task; only parts of regions are kept exact.
+    if "squares" in packed:
+        return unpack_arrays(ExactMoments, packed)
+    return unpack_arrays(Moments, packed)

@@ -6,6 +6,7 @@ A line is the CRC-32 of its JSON text in eight hexadecimal digits, a space, and 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import zlib
@@ -49,9 +50,10 @@ class JournalFile:
         os.fsync(self._file)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what it holds has been synced, so a failure means nothing."""
         if self._file >= 0:
-            os.close(self._file)
+            with contextlib.suppress(OSError):
+                os.close(self._file)
             self._file = -1
 
 

@@ -1,9 +1,9 @@
-"""A merge tree whose shape is fixed by numbers, not by the order of arrival.
+"""A merge tree: exact moments of numbered parts become one, few of which wait at any time.
 
 Leaves are numbered 0 to n - 1. A node of level l and index i stands for the leaves from
 ``i * 2**l`` to ``(i + 1) * 2**l``; two neighbours are merged left with right as soon as both are
-there, and a node without a right neighbour rises as it is. So the same leaves give the same bits
-for any number of workers, and no more than one node a level waits when leaves arrive in order.
+there, and a node without a right neighbour rises as it is. So no more than one node a level waits
+when leaves arrive in order. The order of merging changes no bit (see `ExactMoments`).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Generic, Protocol, Self, TypeVar
 
 
 class Mergeable(Protocol):
-    """Sums over one set of elements, which merge with those over another."""
+    """What a tree merges."""
 
     def merge(self, other: Self) -> Self:
-        """Return the sums over the union of two disjoint sets."""
+        """Return the union."""
         ...
 
 
-M = TypeVar("M", bound=Mergeable)
+T = TypeVar("T", bound=Mergeable)
 
 
-class MergeTree(Generic[M]):
-    """Merges numbered moments (or other sums) into one.
+class MergeTree(Generic[T]):
+    """Merges numbered moments into one.
 
     Parameters
     ----------
@@ -33,10 +33,10 @@ class MergeTree(Generic[M]):
 
     def __init__(self, leaves: int) -> None:
         self.leaves = leaves
-        self.root: M | None = None
-        self._waiting: dict[tuple[int, int], M] = {}
+        self.root: T | None = None
+        self._waiting: dict[tuple[int, int], T] = {}
 
-    def add(self, first: int, level: int, moments: M) -> tuple[int, int, M]:
+    def add(self, first: int, level: int, moments: T) -> tuple[int, int, T]:
         """Add the node that stands for leaves from `first` on, `2**level` of them at most.
 
         Returns

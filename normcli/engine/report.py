@@ -125,6 +125,8 @@ class Report:
         Mean and standard deviation of all finite elements that were written.
     written_nonfinite : int or None
         NaN and infinities that were written.
+    chunks, missing_chunks : int
+        Chunks of the input that its format may leave out, and those that are not stored.
     bytes_read, bytes_written : int
         Decoded bytes, over all passes.
     seconds : float
@@ -149,6 +151,8 @@ class Report:
     written_mean: float | None
     written_std: float | None
     written_nonfinite: int | None
+    chunks: int
+    missing_chunks: int
     bytes_read: int
     bytes_written: int
     seconds: float

@@ -101,3 +101,10 @@ def cgroup_memory(
     tightest = min(limits, default=2**63)
     # Version 1 says "no limit" with the largest number of pages.
     return tightest if tightest < 2**60 else None
+
+
+def resident_memory() -> int:
+    """Return the bytes of memory that this process takes."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from normcli.arrays.access import StoredPart
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
 from normcli.engine.collectors import Collector
 from normcli.engine.done import Done, Sums
@@ -83,7 +84,7 @@ class Runner:
 
         Moments measured on the way go to `collector`.
         """
-        runs: MergeTree[Moments] = MergeTree(job.walk.run_count)
+        runs: MergeTree[ExactMoments] = MergeTree(job.walk.run_count)
         regions = RegionTrees(job.walk, collector) if collector is not None else None
         parts: list[StoredPart] = []
 
@@ -105,7 +106,7 @@ class Runner:
 
         self._walk(work, apply_run, job, job.walk, consume, restore)
         assert runs.root is not None
-        return Written(runs.root, parts)
+        return Written(runs.root.finish(), parts)
 
     def _walk(
         self,

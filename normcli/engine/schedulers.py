@@ -1,4 +1,4 @@
-"""The one place that knows dask: threads here, or workers anywhere, run the same graph.
+"""dask's threads in this process; the workers of a cluster are in `engine.cluster`.
 
 A graph holds one task a run of blocks; its results go to a consumer in this thread, in any order
 of arrival. Graphs are handed over in waves, so that a million blocks need no million tasks in
@@ -7,19 +7,16 @@ memory at once.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import pickle
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from normcli.engine.stopping import obey
 from normcli.engine.tasks import RunResult
 from normcli.engine.walk import Run
-from normcli.errors import InputError, NormcliError, OutputError, TransientError, UsageError
+from normcli.errors import OutputError
 
 WAVE = 512
 
@@ -27,9 +24,6 @@ WAVE = 512
 # costs dask 0.15 ms, and 8 MiB are read and measured in 1.2.
 RUNS_A_TASK = 4
 TASKS_A_WORKER = 8
-
-# How long tasks that are on the way may take to end, after one of them failed.
-SETTLE_SECONDS = 60
 
 Task = Callable[[Any, Run], RunResult]
 Consumer = Callable[[RunResult], None]
@@ -51,8 +45,28 @@ class Scheduler(Protocol):
         """Call ``task(job, run)`` for every run, and `consume` with each result."""
         ...
 
-    def accept(self, *parts: Any) -> None:
-        """Refuse sources and sinks that the workers could not use, before anything is read."""
+    def accept(self, inputs: Sequence[str], output: str | None, *parts: Any) -> None:
+        """Refuse what the workers could not read or write, before anything is read.
+
+        Parameters
+        ----------
+        inputs : sequence of str
+            Names of the input arrays.
+        output : str or None
+            Name of the output array, if this run is going to write it; its place is owned already.
+        *parts
+            The source and the sink, which travel to the workers.
+        """
+        ...
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that the smallest worker process has for its blocks; None in this process."""
+        ...
+
+    @property
+    def compiled(self) -> bool:
+        """Whether there is memory for compiled kernels."""
         ...
 
     def close(self) -> None:
@@ -106,115 +120,21 @@ class ThreadScheduler:
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
 
-    def accept(self, *parts: Any) -> None:
+    def accept(self, inputs: Sequence[str], output: str | None, *parts: Any) -> None:
         """Threads can use everything."""
+
+    @property
+    def memory(self) -> int | None:
+        """The budget is that of this process."""
+        return None
+
+    @property
+    def compiled(self) -> bool:
+        """Compiled kernels fit this process."""
+        return True
 
     def close(self) -> None:
         """Nothing stays open."""
-
-
-class ClusterScheduler:
-    """The workers of a dask.distributed cluster.
-
-    Parameters
-    ----------
-    address : str, optional
-        Address of the scheduler, such as ``tcp://host:8786``.
-    scheduler_file : str, optional
-        The JSON file that the scheduler wrote.
-
-    Raises
-    ------
-    TransientError
-        When no scheduler answers.
-    """
-
-    distributed = True
-
-    def __init__(self, address: str | None = None, scheduler_file: str | None = None) -> None:
-        try:
-            from distributed import Client
-        except ImportError as error:
-            raise UsageError(
-                "--scheduler needs the package distributed.", "pip install 'normcli[cluster]'"
-            ) from error
-        if scheduler_file is not None and not os.path.exists(scheduler_file):
-            raise InputError(
-                f"There is no scheduler file {scheduler_file}.",
-                "dask scheduler --scheduler-file FILE writes it.",
-            )
-        where = address or scheduler_file
-        try:
-            self._client = Client(
-                address=address, scheduler_file=scheduler_file, timeout=20, set_as_default=False
-            )
-        except (OSError, ValueError, TimeoutError) as error:
-            raise TransientError(
-                f"No dask scheduler answers at {where}: {error}.",
-                "Start one with `dask scheduler`, and workers with `dask worker`.",
-            ) from error
-
-    @property
-    def workers(self) -> int:
-        """Threads of the largest worker process, which share that process's memory."""
-        threads = self._client.nthreads()
-        if not threads:
-            self._client.wait_for_workers(1, timeout=60)
-            threads = self._client.nthreads()
-        return max(threads.values())
-
-    def execute(
-        self, task: Task, job: Any, runs: Iterable[Run], workers: int, consume: Consumer
-    ) -> None:
-        """Run the tasks on the cluster, with a window of them in flight."""
-        from distributed import as_completed
-        from distributed.scheduler import KilledWorker
-
-        shared = self._client.scatter(job, broadcast=True, hash=False)
-        pending = iter(runs)
-        in_flight = as_completed(loop=self._client.loop)
-        unfinished: set[Any] = set()
-
-        def submit(count: int) -> None:
-            for run in itertools.islice(pending, count):
-                future = self._client.submit(task, shared, run, pure=False)
-                unfinished.add(future)
-                in_flight.add(future)
-
-        try:
-            submit(4 * max(1, sum(self._client.nthreads().values())))
-            for future in in_flight:
-                unfinished.discard(future)
-                consume(future.result())
-                submit(1)
-        except NormcliError:
-            # What is on the way would go on writing into a draft that is being removed.
-            _settle(unfinished)
-            raise
-        except KilledWorker as error:
-            raise TransientError(
-                f"A worker died again and again: {error}.",
-                "Give workers more memory, or lower --memory so that blocks are smaller.",
-            ) from error
-        finally:
-            in_flight.clear()
-            unfinished.clear()
-
-    def accept(self, *parts: Any) -> None:
-        """Refuse what cannot travel; a pipe says so in its own words."""
-        for part in parts:
-            pickle.dumps(part)
-
-    def close(self) -> None:
-        """Leave the cluster; its scheduler and workers go on."""
-        self._client.close()
-
-
-def _settle(futures: Iterable[Any]) -> None:
-    deadline = time.monotonic() + SETTLE_SECONDS
-    with contextlib.suppress(TimeoutError):
-        for future in futures:
-            future.exception(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def available_cpus() -> int:

@@ -12,7 +12,7 @@ from normcli.domain.affine import Affine
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.statistics import constant_groups, pooled_estimate
+from normcli.domain.statistics import constant_groups, pooled_estimate, require_resolved
 from normcli.domain.transform import Normalizer, normalizer
 
 
@@ -97,7 +97,13 @@ def normalizer_of(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normaliz
         The formula. Under a convention constant groups follow that system's formula too.
     dtype : numpy.dtype
         Type of the data, which decides what is constant.
+
+    Raises
+    ------
+    DataPolicyError
+        For integers that float64 cannot tell apart.
     """
+    require_resolved(moments, dtype, "The input")
     mean, variance = pooled_estimate(moments, spec)
     flat = np.zeros(mean.shape, bool)
     if spec.convention is None:

@@ -7,12 +7,15 @@ the same code. Elements never leave a task.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from normcli.arrays.access import ArraySink, ArraySource, StoredPart
 from normcli.arrays.buffers import BufferPool
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
+from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.pair_moments import PairMoments
@@ -33,8 +36,8 @@ class MeasureJob:
 
     Attributes
     ----------
-    c_order : bool
-        Measure every block in C order, so that the order of storage changes no bit.
+    merged : bool
+        Hand over exact moments of every region, because they are merged further.
     buffers : BufferPool
         Memory that blocks are read into.
     """
@@ -43,7 +46,7 @@ class MeasureJob:
     geometry: Geometry
     walk: Walk
     kernel: str
-    c_order: bool = False
+    merged: bool = False
     buffers: BufferPool = field(default_factory=BufferPool)
 
 
@@ -85,14 +88,14 @@ class Region:
         Level of the merge-tree node that it is.
     index : tuple of slice
         Its place in the statistics.
-    moments : Moments or PairMoments
-        The moments.
+    moments : Moments, ExactMoments or PairMoments
+        The moments; rounded already where the region is one block, whole in itself.
     """
 
     first: int
     level: int
     index: tuple[slice, ...]
-    moments: Moments | PairMoments
+    moments: Moments | ExactMoments | PairMoments
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class RunResult:
         For the screen.
     regions : tuple of Region
         Moments measured.
-    written : Moments or None
+    written : ExactMoments or None
         Moments of all that was written, as one group.
     parts : tuple of StoredPart
         What was stored.
@@ -116,7 +119,7 @@ class RunResult:
     run: Run
     progress: Progress
     regions: tuple[Region, ...] = ()
-    written: Moments | None = None
+    written: ExactMoments | None = None
     parts: tuple[StoredPart, ...] = ()
 
 
@@ -124,7 +127,7 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
     """Read the blocks of a run and return their moments, merged within each region."""
     compute = kernels(job.kernel)
     regions = []
-    tree: MergeTree[Moments] = MergeTree(run.count)
+    tree: MergeTree[ExactMoments] = MergeTree(run.count)
     nbytes = 0
     index: tuple[slice, ...] = ()
     for position in range(run.first, run.first + run.count):
@@ -133,13 +136,12 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
         with job.buffers.lend() as buffer:
             values = job.source.read(block, buffer)
             nbytes += values.nbytes
-            if job.c_order:
-                values = np.ascontiguousarray(values)
-            moments = compute.measure(values, job.geometry, block.start)
+            moments = measured(compute, job.source, values, job.geometry, block)
             del values
         index = job.geometry.region(block.start, block.stop)
         if job.walk.ranks == 1:
-            regions.append(Region(position, 0, index, moments))
+            found = moments if job.merged else compute.finish(moments)
+            regions.append(Region(position, 0, index, found))
         else:
             tree.add(position - run.first, 0, moments)
     if job.walk.ranks > 1:
@@ -148,11 +150,33 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
     return RunResult(run, Progress(run.count, nbytes, 0), tuple(regions))
 
 
+def measured(
+    compute: Any, source: ArraySource, values: np.ndarray, geometry: Geometry, block: Block
+) -> ExactMoments:
+    """Return the moments of what of a block counts in statistics."""
+    parts = source.stored_parts(block)
+    if parts is None:
+        return compute.measure(values, geometry, block.start)
+    region = geometry.region(block.start, block.stop)
+    whole = ExactMoments.identity(tuple(s.stop - s.start for s in region))
+    for part in parts:
+        start = tuple(a + s.start for a, s in zip(block.start, part, strict=True))
+        stop = tuple(a + s.stop for a, s in zip(block.start, part, strict=True))
+        order: Any = "F" if values.flags.f_contiguous and not values.flags.c_contiguous else "C"
+        moments = compute.measure(values[part].copy(order=order), geometry, start)
+        index = tuple(
+            slice(own.start - s.start, own.stop - s.start)
+            for own, s in zip(geometry.region(start, stop), region, strict=True)
+        )
+        whole = whole.store(index, whole[index].merge(moments))
+    return whole
+
+
 def apply_run(job: ApplyJob, run: Run) -> RunResult:
     """Read, normalize and write the blocks of a run."""
     compute = kernels(job.kernel)
     regions = []
-    written: MergeTree[Moments] = MergeTree(run.count)
+    written: MergeTree[ExactMoments] = MergeTree(run.count)
     parts: list[StoredPart] = []
     bytes_read = bytes_written = 0
     for position in range(run.first, run.first + run.count):
@@ -163,7 +187,7 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
             values = job.source.read(block, buffer)
             bytes_read += values.nbytes
             if job.tables is None:
-                moments = compute.measure(values, job.geometry, block.start)
+                moments = compute.finish(measured(compute, job.source, values, job.geometry, block))
                 require_usable(moments, job.spec, values.dtype, job.source.name)
                 statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
                 regions.append(Region(position, 0, index, moments))

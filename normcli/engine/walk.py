@@ -13,8 +13,12 @@ from math import prod
 
 from normcli.domain.grid import Block, Grid
 
-# A task owns at most this many tasks' worth of the whole walk, so that progress stays visible.
+# Blocks are bundled only where there are more than this, so that progress stays visible.
 TASKS_WANTED = 2048
+
+# log2 of the most blocks a task owns, however many there are: 64 blocks of 16 MiB are a second or
+# two of work, which is all that is lost with a worker, and what the journal counts in.
+LARGEST_LEVEL = 6
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Walk:
     @cached_property
     def _level(self) -> int:
         level = 0
-        while len(self) >> level > TASKS_WANTED:
+        while len(self) >> level > TASKS_WANTED and level < LARGEST_LEVEL:
             level += 1
         if self.ranks > 1:
             # A run stays inside its region, or it would be no node of that region's tree.

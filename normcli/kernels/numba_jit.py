@@ -1,7 +1,9 @@
 """How loops are compiled: without the GIL, with a cache on disk where there is one.
 
-The two sets of floating-point freedoms are all that the kernels use. Neither lets the compiler
-assume that there is no NaN and no infinity.
+The sets of floating-point freedoms are all that the kernels use. None lets the compiler assume
+that there is no NaN and no infinity. Freedoms belong to single instructions and stay with them when
+functions are inlined, so error-free steps in functions of their own are safe inside of loops whose
+sums may be reordered.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Any
 
 import numba
 
+# Error-free steps: as they are written.
+EXACT: frozenset[str] = frozenset()
 # Lanes are independent: only multiply and add may be fused.
 LANES = frozenset({"contract"})
 # Sums along a row are spread over vector registers.
@@ -31,14 +35,21 @@ def _stamp() -> str:
 _STAMP = _stamp()
 
 
-def jit(freedoms: frozenset[str] = LANES) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function when it is first called, and keep the result on disk if possible."""
+def jit(
+    freedoms: frozenset[str] = LANES, inline: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a function when it is first called, and keep the result on disk if possible.
+
+    `inline` is for small functions that take arrays: a call counts references to each of them.
+    """
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         # numba renews its cache when the file of a function changes, but not when that of a
         # function inlined from another file does. The name is part of the cache's file name.
         function.__qualname__ = f"{function.__name__}_{_STAMP}"
         options: dict[str, Any] = {"nogil": True, "fastmath": set(freedoms), "error_model": "numpy"}
+        if inline:
+            options["forceinline"] = True
         try:
             return numba.njit(cache=True, **options)(function)
         except (RuntimeError, OSError):

@@ -1,39 +1,37 @@
 """The compiled measure: which loop runs over which axes of a block.
 
 A piece's innermost axis decides. Aggregated: rows (`numba_rows`). Kept: columns
-(`numba_columns`), with the nearest aggregated axis outside as their height. Axes too short for
-vector registers are measured as more lanes than there are groups, which are merged afterwards in
-a fixed order:
+(`numba_columns`, `numba_integer_columns`), with the nearest aggregated axis outside as their
+height. Axes too short for vector registers are measured as more lanes than there are groups:
 
 - few lanes: every r-th row forms lanes of its own, about `LANES` together;
 - short rows: each element of the row is a lane.
 
-So the moments of a group have the same bits however many groups a block holds, except that where
-lanes are few r depends on their number, and that a kept axis of one element disappears and
-lets its neighbours join.
+All sums are exact, so none of this shows in the result.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from math import prod
+from math import gcd, prod
+from typing import Any
 
 import numpy as np
 
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
-from normcli.domain.moments import Moments
-from normcli.kernels import numpy_tiles
-from normcli.kernels.fine import FineMoments, reshape
-from normcli.kernels.numba_columns import ACCUMULATORS, HEIGHT, PITCH, WIDTH, columns
+from normcli.kernels import numba_columns, numba_integer_columns
+from normcli.kernels.numba_floats import TILE
+from normcli.kernels.numba_lanes import SIDE
 from normcli.kernels.numba_memory import Memory
-from normcli.kernels.numba_rows import TILE, rows
-from normcli.kernels.numpy_tiles import part_of
+from normcli.kernels.numba_rows import rows
+from normcli.kernels.numba_sums import Sums, new_sums, settled, widths_of
 from normcli.kernels.pieces import Dense, Piece, cut, region_shape
 
 # Fewer lanes than this are widened by taking several rows as one, to about LANES.
-NARROW = 64
-LANES = 1024
+NARROW = 256
+LANES = 512
 # Rows shorter than this become lanes where at least TALL of them fall into each group.
 SHORT = 64
 TALL = 32
@@ -41,52 +39,31 @@ TALL = 32
 
 @dataclass(frozen=True)
 class _Loop:
-    """One axis: its extent, its stride in memory, and whether each step has its own result."""
+    """One axis: its extent, its stride in memory, and its step in the groups (0: aggregated)."""
 
     extent: int
     stride: int
+    group: int
     kept: bool
 
 
-def measure(values: np.ndarray, geometry: Geometry, start: tuple[int, ...]) -> Moments:
-    """Return the moments of one block; as `numpy_tiles.measure`, to the last few bits."""
+def measure(values: np.ndarray, geometry: Geometry, start: tuple[int, ...]) -> ExactMoments:
+    """Return the exact moments of one block; as `numpy_tiles.measure`."""
     block = Dense.of(values)
     memory = Memory.of(block.flat)
     shape = region_shape(geometry, values.shape, start)
     pieces = cut(block, geometry, start)
-    if len(pieces) == 1 and _in_order(pieces[0]):
-        fine = _measure_piece(memory, pieces[0])
-    else:
-        fine = FineMoments.identity((prod(shape),))
+    for widths in widths_of(memory.flat.dtype, memory.half):
+        sums = new_sums(prod(shape), widths, memory.wide)
         for piece in pieces:
-            view = part_of(fine, piece)
-            view.store(..., _measure_piece(memory, piece).reshape(view.tail.shape))
-    result = reshape(fine.moments, shape)
-    if _beyond_float64(values.dtype, result):
-        return numpy_tiles.measure(values, geometry, start)
-    return result
+            _measure_piece(memory, piece, sums)
+        if not sums.escaped[0]:
+            break
+    return settled(sums).reshape(shape)
 
 
-def _in_order(piece: Piece) -> bool:
-    """Whether the groups of a piece are met in the order of the result."""
-    step = 1
-    for axis in reversed([axis for axis in piece.axes if axis.kept]):
-        if axis.group != step:
-            return False
-        step *= axis.extent
-    return True
-
-
-def _beyond_float64(dtype: np.dtype, result: Moments) -> bool:
-    """Whether integers were rounded on their way to float64."""
-    if dtype.kind not in "iu" or dtype.itemsize < 8:
-        return False
-    return bool(max(-result.minimum.min(), result.maximum.max()) >= 2.0**53)
-
-
-def _measure_piece(memory: Memory, piece: Piece) -> FineMoments:
-    """Return flat moments of a piece, in the order of its kept axes in memory."""
-    loops = [_Loop(axis.extent, axis.stride, axis.kept) for axis in piece.axes]
+def _measure_piece(memory: Memory, piece: Piece, sums: Sums) -> None:
+    loops = [_Loop(axis.extent, axis.stride, axis.group, axis.kept) for axis in piece.axes]
     offset = piece.offset
     if loops[-1].stride != 1:
         # The rim of a divided innermost axis: one element in many.
@@ -95,112 +72,114 @@ def _measure_piece(memory: Memory, piece: Piece) -> FineMoments:
         strides = [prod(piece.shape[i + 1 :]) for i in range(len(loops))]
         loops = [replace(loop, stride=s) for loop, s in zip(loops, strides, strict=True)]
         memory, offset = Memory(elements, memory.half), 0
-    return _measure(memory, offset, _merge(loops))
+    _measure(_Work(memory, piece.group, sums), offset, _merge(loops))
 
 
-def _measure(memory: Memory, offset: int, loops: list[_Loop]) -> FineMoments:
-    inner = loops[-1]
+@dataclass(frozen=True)
+class _Work:
+    """What is measured, the first group, and where the sums go."""
+
+    memory: Memory
+    group: int
+    sums: Sums
+
+
+def _measure(work: _Work, offset: int, loops: list[_Loop]) -> None:
+    inner, outer = loops[-1], loops[:-1]
     if not inner.kept:
-        tall = prod(loop.extent for loop in loops[:-1] if not loop.kept)
-        if inner.extent < SHORT and tall >= TALL:
-            return _short_rows(memory, offset, loops)
-        return _rows(memory, offset, loops)
-    if inner.extent < NARROW and len(loops) > 1:
-        outer = loops[-2]
-        together = -(-LANES // inner.extent)
-        if outer.stride == inner.extent and outer.extent >= TALL * together:
-            return _few_lanes(memory, offset, loops, together)
-    return _columns(memory, offset, loops)
+        tall = prod(loop.extent for loop in outer if not loop.kept)
+        if inner.extent >= SHORT or tall < TALL:
+            _rows(work, offset, loops)
+            return
+    lanes = [inner]
+    while outer and outer[-1].kept and _follows(outer[-1], lanes):
+        lanes.insert(0, outer.pop())
+    width = prod(loop.extent for loop in lanes)
+    if width < NARROW and outer and not outer[-1].kept and _follows(outer[-1], lanes):
+        high = outer.pop()
+        # Whole vectors of lanes.
+        step = SIDE // gcd(SIDE, width)
+        together = max(1, LANES // (step * width)) * step
+        times, rest = divmod(high.extent, together)
+        if times >= TALL:
+            many = replace(high, extent=times, stride=together * high.stride)
+            _columns(work, offset, [*outer, many], [replace(high, extent=together), *lanes])
+            if not rest:
+                return
+            offset += times * together * high.stride
+            high = replace(high, extent=rest)
+        outer = [*outer, high]
+    _columns(work, offset, outer, lanes)
 
 
-def _short_rows(memory: Memory, offset: int, loops: list[_Loop]) -> FineMoments:
-    groups = _groups(loops)
-    lanes = _merge([*loops[:-1], replace(loops[-1], kept=True)])
-    found = _measure(memory, offset, lanes)
-    return found.reshape((groups, loops[-1].extent)).fold(1)
-
-
-def _few_lanes(memory: Memory, offset: int, loops: list[_Loop], together: int) -> FineMoments:
-    outer, inner = loops[-2:]
-    times, rest = divmod(outer.extent, together)
-    many = [
-        *loops[:-2],
-        _Loop(times, outer.stride * together, False),
-        _Loop(together * inner.extent, 1, True),
-    ]
-    extents = (_groups(loops[:-2]), together, inner.extent)
-    found = _measure(memory, offset, many).reshape(extents).fold(1).reshape((_groups(loops),))
-    if rest:
-        last = [*loops[:-2], replace(outer, extent=rest), inner]
-        offset += times * together * outer.stride
-        found = found.merge(_columns(memory, offset, last))
-    return found
-
-
-def _rows(memory: Memory, offset: int, loops: list[_Loop]) -> FineMoments:
-    result = FineMoments.identity((_groups(loops),))
-    shape, strides, steps, further = _outer(loops[:-1], _steps(loops), 4)
-    # Wider integers become float64 in the registers: 6 GB/s by way of a tile, 13 without.
-    scratch = memory.scratch(TILE) if memory.flat.itemsize < 4 else None
-    pair = np.empty(2, memory.wide)
+def _rows(work: _Work, offset: int, loops: list[_Loop]) -> None:
+    memory = work.memory
+    scratch = None if memory.integers else memory.scratch(TILE)
+    shape, strides, steps, further = _outer(loops[:-1], 4)
     for more, group in further:
         rows(
-            memory.flat, memory.half, scratch, pair,
-            offset + more, shape, strides, steps, loops[-1].extent, group,
-            *_arrays(result),
+            memory.flat, memory.half, scratch, offset + more, shape, strides, steps,
+            loops[-1].extent, work.group + group, work.sums,
         )  # fmt: skip
-    return result
 
 
-def _columns(memory: Memory, offset: int, loops: list[_Loop]) -> FineMoments:
-    """Measure columns; aggregated axes outside of their height are merged one by one."""
-    height = max((i for i, loop in enumerate(loops) if not loop.kept), default=None)
-    far = [loop for loop in loops[:height] if not loop.kept] if height is not None else []
-    near = [loop for i, loop in enumerate(loops) if loop.kept or i == height]
-    tall = loops[height] if height is not None else _Loop(1, 0, False)
-    kept = [loop for loop in near if loop.kept]
-    acc = np.empty(ACCUMULATORS)
-    ext = np.empty(2 * PITCH, memory.wide)
-    scratch = memory.scratch(HEIGHT * WIDTH)
-    shape, strides, steps, further = _outer(kept[:-1], _steps(kept), 3)
-    places = list(further)
-    result = None
-    for index in product(*(range(loop.extent) for loop in far)):
-        begin = offset + sum(i * loop.stride for i, loop in zip(index, far, strict=True))
-        part = FineMoments.identity((_groups(kept),))
-        for more, group in places:
-            columns(
-                memory.flat, memory.half, scratch, acc, ext,
-                begin + more, shape, strides, steps, tall.extent, tall.stride, kept[-1].extent,
-                group, *_arrays(part),
-            )  # fmt: skip
-        result = part if result is None else result.merge(part)
-    assert result is not None
-    return result
+def _columns(work: _Work, offset: int, loops: list[_Loop], lanes: list[_Loop]) -> None:
+    """Measure columns; aggregated axes outside of their height are added one by one."""
+    last = max((i for i, loop in enumerate(loops) if not loop.kept), default=None)
+    tall = _Loop(1, 0, 0, False) if last is None else loops[last]
+    others = [loop for i, loop in enumerate(loops) if i != last]
+    owner = _owner(lanes)
+    add = _adder(work.memory)
+    shape, strides, steps, further = _outer(others, 3)
+    for more, group in further:
+        add(
+            offset + more, shape, strides, steps, tall.extent, tall.stride,
+            work.group + group, owner, work.sums,
+        )  # fmt: skip
 
 
-def _arrays(fine: FineMoments) -> tuple[np.ndarray, ...]:
-    found = fine.moments
-    return (
-        found.count, found.mean, fine.tail, found.m2, found.minimum, found.maximum,
-        found.nonfinite,
-    )  # fmt: skip
+def _adder(memory: Memory) -> Any:
+    """Return the compiled loop over columns of a type, with its room."""
+    columns, integers = numba_columns, numba_integer_columns
+    if memory.integers:
+        acc = np.empty(integers.ACCUMULATORS, np.int64)
+        ext = np.empty(2 * columns.PITCH, memory.flat.dtype)
+        return lambda *place: integers.integer_columns(memory.flat, acc, ext, *place)
+    scratch = memory.scratch(columns.HEIGHT * columns.WIDTH)
+    zeros = np.zeros(columns.WIDTH, memory.wide)
+    zeros.flags.writeable = scratch is not None
+    room = (
+        np.empty(columns.ACCUMULATORS),
+        np.zeros(columns.INTEGERS, np.int64),
+        np.empty(columns.BITS, f"i{memory.wide.itemsize}"),
+        np.empty(columns.HEIGHT, memory.wide),
+        zeros,
+    )
+    return lambda *place: columns.columns(memory.flat, memory.half, scratch, room, *place)
 
 
-def _groups(loops: list[_Loop]) -> int:
-    return prod(loop.extent for loop in loops if loop.kept)
+def _owner(lanes: list[_Loop]) -> np.ndarray:
+    """Return the group of each lane."""
+    owner = np.zeros(1, np.int64)
+    for loop in lanes:
+        owner = (owner[:, np.newaxis] + loop.group * np.arange(loop.extent)).reshape(-1)
+    return owner
 
 
-def _steps(loops: list[_Loop]) -> list[int]:
-    """Return the step of each loop in flat results; 0 where it is aggregated."""
-    return [_groups(loops[i + 1 :]) if loop.kept else 0 for i, loop in enumerate(loops)]
+def _follows(outer: _Loop, lanes: list[_Loop]) -> bool:
+    return outer.stride == lanes[0].extent * lanes[0].stride
 
 
 def _merge(loops: list[_Loop]) -> list[_Loop]:
     merged: list[_Loop] = []
     for loop in loops:
         last = merged[-1] if merged else None
-        if last and last.kept == loop.kept and last.stride == loop.extent * loop.stride:
+        if (
+            last
+            and last.kept == loop.kept
+            and last.stride == loop.extent * loop.stride
+            and last.group == loop.extent * loop.group
+        ):
             merged[-1] = replace(loop, extent=last.extent * loop.extent)
         else:
             merged.append(loop)
@@ -208,15 +187,14 @@ def _merge(loops: list[_Loop]) -> list[_Loop]:
 
 
 def _outer(
-    loops: list[_Loop], steps: list[int], count: int
+    loops: list[_Loop], count: int
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], list[tuple[int, int]]]:
     """Return the last `count` outer loops for the compiled code, and where those before go."""
-    steps = steps[: len(loops)]
     before = max(0, len(loops) - count)
     places = [
         (
             sum(i * loop.stride for i, loop in zip(index, loops, strict=False)),
-            sum(i * step for i, step in zip(index, steps, strict=False)),
+            sum(i * loop.group for i, loop in zip(index, loops, strict=False)),
         )
         for index in product(*(range(loop.extent) for loop in loops[:before]))
     ]
@@ -224,6 +202,6 @@ def _outer(
     return (
         (1,) * pad + tuple(loop.extent for loop in loops[before:]),
         (0,) * pad + tuple(loop.stride for loop in loops[before:]),
-        (0,) * pad + tuple(steps[before:]),
+        (0,) * pad + tuple(loop.group for loop in loops[before:]),
         places,
     )

@@ -39,6 +39,11 @@ class Memory:
         return cls(view, half)
 
     @property
+    def integers(self) -> bool:
+        """Whether the elements are integers, and no bits of floats."""
+        return self.flat.dtype.kind in "iu" and self.half is None
+
+    @property
     def wide(self) -> np.dtype:
         """The type that the loops see: a float that holds every element (up to 2**53) exactly.
 

@@ -62,6 +62,40 @@ def _load(flat: Any, start: Any, stop: Any, mantissa: Any, scratch: Any) -> Call
     return wide
 
 
+def load_rows(
+    flat: Any, begin: int, rows: int, stride: int, width: int, half: Any, scratch: Any
+) -> Any:
+    """Return rows as a flat tile of a type with arithmetic, and the stride of its rows.
+
+    They are a view where `scratch` is None, and widened side by side elsewhere.
+    """
+    raise NotImplementedError("only for compiled code")
+
+
+@overload(load_rows)
+def _load_rows(
+    flat: Any, begin: Any, rows: Any, stride: Any, width: Any, half: Any, scratch: Any
+) -> Callable[..., Any]:
+    if isinstance(scratch, types.NoneType):
+
+        def view(
+            flat: Any, begin: Any, rows: Any, stride: Any, width: Any, half: Any, scratch: Any
+        ) -> Any:
+            return flat[begin : begin + (rows - 1) * stride + width], stride
+
+        return view
+
+    def wide(
+        flat: Any, begin: Any, rows: Any, stride: Any, width: Any, half: Any, scratch: Any
+    ) -> Any:
+        for i in range(rows):
+            first = begin + i * stride
+            load(flat, first, first + width, half, scratch[i * width : (i + 1) * width])
+        return scratch[: rows * width], width
+
+    return wide
+
+
 def _converts_halves() -> bool:
     """Whether the code that numba compiles may use F16C.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.domain.transform import Transform
@@ -21,12 +22,13 @@ from normcli.errors import UsageError
 
 NAMES = ("numpy", "numba")
 # Below this, numba costs more than it saves: importing it and its cached kernels takes 0.45 s (and
-# compiling them 6 s, once), while NumPy measures 1.2 GB/s and transforms 3 GB/s on two cores.
+# compiling them 6 s, once), while NumPy measures 0.8 GB/s and transforms 3 GB/s on two cores.
 SMALL = 256 << 20
 
 _log = logging.getLogger(__name__)
 
-Measure = Callable[[np.ndarray, Geometry, tuple[int, ...]], Moments]
+Measure = Callable[[np.ndarray, Geometry, tuple[int, ...]], ExactMoments]
+Finish = Callable[[ExactMoments], Moments]
 Apply = Callable[[np.ndarray, Transform, Geometry, tuple[int, ...], np.dtype], np.ndarray]
 
 
@@ -39,8 +41,10 @@ class Kernels:
     name : {"numpy", "numba"}
         The implementation.
     measure : callable
-        ``measure(values, geometry, start) -> Moments`` of the extents of
-        ``geometry.region(start, stop)``.
+        ``measure(values, geometry, start) -> ExactMoments`` of the extents of
+        ``geometry.region(start, stop)``. Every implementation returns the same numbers.
+    finish : callable
+        ``finish(exact) -> Moments``, correctly rounded.
     transform : callable
         ``transform(values, transform, geometry, start, dtype) -> ndarray``, dense, in the memory
         order of `values`.
@@ -48,6 +52,7 @@ class Kernels:
 
     name: str
     measure: Measure
+    finish: Finish
     transform: Apply
 
 
@@ -73,20 +78,21 @@ def choose(nbytes: int) -> str:
 def _numpy() -> Kernels:
     from normcli.kernels import numpy_tiles
 
-    return Kernels("numpy", numpy_tiles.measure, numpy_tiles.transform)
+    return Kernels("numpy", numpy_tiles.measure, ExactMoments.finish, numpy_tiles.transform)
 
 
 @cache
 def _numba() -> Kernels:
     reference = _numpy()
     try:
-        from normcli.kernels import numba_measure, numba_transform
+        from normcli.kernels import numba_finish, numba_measure, numba_transform
     except Exception as error:  # numba fails in many ways, none of which may stop normcli
         _log.info("numba cannot be used (%s); normcli takes the slower NumPy kernels", error)
         return reference
     return Kernels(
         "numba",
         _Guarded(numba_measure.measure, reference.measure),
+        _Guarded(numba_finish.finish, reference.finish),
         _Guarded(numba_transform.transform, reference.transform),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import lcm, prod
 
 from normcli.domain.array_info import ArrayInfo
@@ -15,6 +15,11 @@ TARGET_BYTES = 16 * MIB
 # Where neither side has chunks: what two workers have just read is still in a cache of 32 MiB when
 # it is measured. Reading and measuring 512 MiB ran at 13.6 GB/s with 8 MiB and 10.7 with 16.
 CONTIGUOUS_BYTES = 8 * MIB
+
+# Runs of storage that are read at nearly full speed, where a block cannot be one run: as many bytes
+# where the block has few of them, and no fewer than the least.
+RUN_BYTES = 256 * 1024
+LEAST_RUN_BYTES = 32 * 1024
 
 
 def storage_order(info: ArrayInfo) -> tuple[int, ...]:
@@ -51,16 +56,20 @@ def unit_shape(
 
 
 def grow(
-    info: ArrayInfo, unit: tuple[int, ...], target_bytes: int = TARGET_BYTES
+    info: ArrayInfo,
+    unit: tuple[int, ...],
+    target_bytes: int = TARGET_BYTES,
+    first: Collection[int] = (),
 ) -> tuple[int, ...]:
     """Return a block of whole units of about `target_bytes`, as contiguous as storage allows.
 
-    Axes grow from the fastest to the slowest in storage; the first one that cannot become whole
-    ends the growth, so that a block is one run of storage or as few runs as possible.
+    Axes grow from the fastest to the slowest in storage, those in `first` before all others; the
+    first one that cannot become whole ends the growth, so that a block is one run of storage or as
+    few runs as possible.
     """
     block = list(unit)
     size = prod(unit) * info.dtype.itemsize
-    for axis in storage_order(info):
+    for axis in sorted(storage_order(info), key=lambda axis: axis not in first):
         extent = info.shape[axis]
         if block[axis] >= extent:
             continue

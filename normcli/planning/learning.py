@@ -16,11 +16,13 @@ from normcli.domain.grid import Grid
 from normcli.errors import PlanError
 from normcli.planning import blocks
 from normcli.planning.memory import (
+    EXACT_COPIES,
     MIB,
     MOMENTS_BYTES,
     TABLE_BYTES,
     TILE_BYTES,
     cache_cost,
+    exact_bytes,
     read_cost,
 )
 from normcli.planning.plan import Pass, Plan
@@ -138,15 +140,16 @@ class _Costs:
         self._geometry, self._cells = geometry, cells
 
     def measure(self, block: tuple[int, ...]) -> int:
-        return _ordered(self._source, block) + TILE_BYTES + 2 * self._groups(block)
+        return _ordered(self._source, block) + TILE_BYTES + self._groups(block)
 
     def learn(self, block: tuple[int, ...]) -> int:
         arrays = _ordered(self._source, block) + _ordered(self._target, block)
         sums = 3 * PAIR_BYTES * _touched(self._cells, block)
-        return arrays + 8 * prod(block) + 2 * TILE_BYTES + 3 * self._groups(block) + sums
+        return arrays + 8 * prod(block) + 2 * TILE_BYTES + self._groups(block) + sums
 
     def _groups(self, block: tuple[int, ...]) -> int:
-        return (MOMENTS_BYTES + TABLE_BYTES) * _touched(self._geometry, block)
+        exact = EXACT_COPIES * exact_bytes(self._source.dtype)
+        return (exact + MOMENTS_BYTES + TABLE_BYTES) * _touched(self._geometry, block)
 
 
 def _waiting(grid: Grid, cells: Geometry) -> int:

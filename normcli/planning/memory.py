@@ -11,13 +11,20 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from normcli.domain.array_info import ArrayInfo
+from normcli.domain.dtypes import is_float
 
 MIB = 1024 * 1024
 
 # Bytes of one group in Moments (six arrays of 8 bytes), and of the tables made from them.
 MOMENTS_BYTES = 48
 TABLE_BYTES = 40
+
+# What a worker holds of the exact sums of a group at once: as they are measured, without the limbs
+# that nothing needs, those that wait for their neighbours, and both merged.
+EXACT_COPIES = 4
 
 # Temporaries for each worker: the tiles that kernels work in, and before them the piece that
 # reading cuts small runs out of, which is of the same size.
@@ -36,6 +43,19 @@ def read_cost(info: ArrayInfo, block_shape: tuple[int, ...]) -> int:
     if info.storage == "hdf5":
         return parts + block + 3 * _chunk_bytes(info)
     return parts + block
+
+
+def exact_bytes(dtype: np.dtype) -> int:
+    """Return the bytes of the exact sums of one group.
+
+    Counts, extremes and the unit, and the limbs that kernels try first. A block with a group that
+    does not fit into these takes more: up to 1.7 KB a group, for float64 of all magnitudes.
+    """
+    if is_float(dtype):
+        limbs = 8 + 14 if dtype.itemsize == 8 else 6 + 10
+    else:
+        limbs = 4 + 7 if dtype.itemsize == 8 else 4 + 5
+    return 8 * (5 + limbs)
 
 
 def cache_cost(info: ArrayInfo) -> int:

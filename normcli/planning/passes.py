@@ -10,18 +10,22 @@ from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Grid
 from normcli.planning import blocks
 from normcli.planning.memory import (
+    EXACT_COPIES,
     MIB,
     MOMENTS_BYTES,
     TABLE_BYTES,
     TILE_BYTES,
+    exact_bytes,
     read_cost,
     write_cost,
 )
 from normcli.planning.plan import Pass
 
-# Largest piece that is measured at once for moving statistics. The cut follows the shape of the
-# array alone, so that the moving average has the same bits for any chunks and any budget.
+# Largest piece that is measured at once for moving statistics, whose blocks are cut along batches.
 MOVING_UNIT_BYTES = 64 * MIB
+
+# Statistics of the groups of one block are kept below this, as far as chunks allow.
+GROUPS_BYTES = 64 * MIB
 
 Shape = tuple[int, ...]
 
@@ -59,7 +63,7 @@ class PassPlanner:
             # Chunks and segments together may be too much where each alone is not.
             unit = blocks.unit_shape(self.source, (segments,), whole)
         reason = "blocks of whole chunks" if self.source.chunks else "contiguous blocks"
-        return self._pass("measure", self._fitting(unit), reason)
+        return self._pass("measure", self._of_few_groups(unit), reason)
 
     def moving(self, batch: int) -> Pass:
         """Return a pass that takes moments of whole batches, cut by the shape alone.
@@ -76,17 +80,15 @@ class PassPlanner:
         )
         unit = blocks.shrink(plain, one_batch, {batch}, MOVING_UNIT_BYTES)
         block = unit
-        # Batches are measured in C order, whatever the order of storage is.
-        copied = self.source.fortran_order and not self.source.joined
         if unit == one_batch:
-            # Whole batches may share a block: each is measured in the same order as alone.
+            # Whole batches may share a block.
             target = blocks.TARGET_BYTES
             block = blocks.lengthen(plain, unit, batch, target)
-            while self._cost(block, copied) > self.available and block != unit:
+            while self._cost(block) > self.available and block != unit:
                 target //= 2
                 block = blocks.lengthen(plain, unit, batch, target)
         reason = "whole batches, cut by the shape of the array alone"
-        return self._pass("measure", block, reason, copied)
+        return self._pass("measure", block, reason)
 
     def apply(self) -> Pass:
         """Return a pass that normalizes with known statistics."""
@@ -94,7 +96,7 @@ class PassPlanner:
         whole = self._stream_axes()
         unit = blocks.unit_shape(self.source, (write_unit, self.source.chunks), whole)
         outgrown = write_unit is not None and self._nbytes(unit) > blocks.TARGET_BYTES
-        if outgrown or self._cost(unit) > self.available:
+        if outgrown or self._cost(unit, False) > self.available:
             # Chunks of both sides together are too much; those of the input are then read twice.
             unit = blocks.unit_shape(self.source, (write_unit,), whole)
         reason = "blocks of whole output chunks" if write_unit else "contiguous blocks"
@@ -109,36 +111,69 @@ class PassPlanner:
             unit = blocks.unit_shape(self.source, own, whole)
         if self._cost(unit) > self.available:
             return None
-        return self._pass("fused", self._fitting(unit), "blocks whole along the aggregated axes")
+        return self._pass(
+            "fused", self._of_few_groups(unit), "blocks whole along the aggregated axes"
+        )
 
-    def _pass(self, kind: str, block: Shape, reason: str, copied: bool = False) -> Pass:
+    def _pass(self, kind: str, block: Shape, reason: str) -> Pass:
         written = 0 if self.sink is None else self.sink.nbytes
         grid = Grid(self.source.shape, block)
-        return Pass(kind, grid, self._cost(block, copied), self.source.nbytes, written, reason)
+        cost = self._cost(block, measured=kind != "apply")
+        return Pass(kind, grid, cost, self.source.nbytes, written, reason)
 
-    def _cost(self, block: Shape, copied: bool = False) -> int:
+    def _cost(self, block: Shape, measured: bool = True) -> int:
         cost = read_cost(self.source, block) + TILE_BYTES
-        if copied:
-            cost += self._nbytes(block)
+        groups = self._groups(block)
+        if measured:
+            cost += groups * EXACT_COPIES * exact_bytes(self.source.dtype)
         if self.sink is None:
-            return cost + 2 * self._group_bytes(block)
-        return cost + write_cost(self.sink, block) + 3 * self._group_bytes(block)
+            return cost + groups * MOMENTS_BYTES
+        return cost + write_cost(self.sink, block) + 3 * groups * (MOMENTS_BYTES + TABLE_BYTES)
 
     def _fitting(self, unit: Shape) -> Shape:
         """Return a block of whole units that fits, or one unit where not even that does."""
-        chunked = self.source.chunks is not None or self._write_unit() is not None
-        target = blocks.TARGET_BYTES if chunked else blocks.CONTIGUOUS_BYTES
+        target = self._target()
         block = blocks.grow(self.source, unit, target)
-        while self._cost(block) > self.available and target > self.source.dtype.itemsize:
+        while self._cost(block, False) > self.available and target > self.source.dtype.itemsize:
             target //= 2
             block = blocks.grow(self.source, unit, target)
         return block
 
-    def _group_bytes(self, block: Shape) -> int:
-        """Return the bytes of the moments and tables of the groups that one block touches."""
+    def _of_few_groups(self, unit: Shape) -> Shape:
+        """Return a block to be measured that fits, of no more groups than it must have.
+
+        Where their sums would outweigh the elements of a block that is one run of storage, blocks
+        grow along the aggregated axes first.
+        """
+        target = self._target()
+        block = blocks.grow(self.source, unit, target)
+        single = exact_bytes(self.source.dtype)
+        first: Shape = ()
+        height = prod(self.source.shape[axis] for axis in self.geometry.aggregated)
+        run = max(min(target // height, blocks.RUN_BYTES), blocks.LEAST_RUN_BYTES)
+        while target > self.source.dtype.itemsize:
+            sums = self._groups(block) * single
+            if not first and self.geometry.aggregated and sums > self._nbytes(block):
+                first = self.geometry.aggregated
+            elif self._cost(block) > self.available or sums * EXACT_COPIES > GROUPS_BYTES:
+                if first and run > blocks.LEAST_RUN_BYTES:
+                    run //= 2
+                else:
+                    target //= 2
+            else:
+                break
+            start = blocks.grow(self.source, unit, min(target, run)) if first else unit
+            block = blocks.grow(self.source, start, target, first)
+        return block
+
+    def _target(self) -> int:
+        chunked = self.source.chunks is not None or self._write_unit() is not None
+        return blocks.TARGET_BYTES if chunked else blocks.CONTIGUOUS_BYTES
+
+    def _groups(self, block: Shape) -> int:
+        """Return the number of groups that one block touches."""
         segments = self.geometry.segments
-        groups = prod(-(-block[axis] // segments[axis]) for axis in self.geometry.kept)
-        return groups * (MOMENTS_BYTES + TABLE_BYTES)
+        return prod(-(-block[axis] // segments[axis]) for axis in self.geometry.kept)
 
     def _nbytes(self, block: Shape) -> int:
         return prod(block) * self.source.dtype.itemsize

@@ -63,7 +63,8 @@ class Plan:
     @property
     def peak_memory(self) -> int:
         """Most bytes held at once; never more than the budget."""
-        return self.statistics_memory + self.workers * max(p.block_memory for p in self.passes)
+        dearest = max((p.block_memory for p in self.passes), default=0)
+        return self.statistics_memory + self.workers * dearest
 
     @property
     def bytes_read(self) -> int:

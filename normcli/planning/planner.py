@@ -6,10 +6,12 @@ never depend on the number of workers, so neither do the results.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.geometry import Geometry
+from normcli.domain.grid import Block
 from normcli.errors import PlanError
 from normcli.planning.memory import MIB, MOMENTS_BYTES, TABLE_BYTES, cache_cost
 from normcli.planning.passes import PassPlanner
@@ -76,6 +78,40 @@ def plan_fit(
         reason = "one pass: moments of blocks are merged"
     in_order = source.storage == "stream"
     return _plan((measure,), source, resources, held, kernel, reason, in_order)
+
+
+def plan_part(
+    source: ArrayInfo,
+    geometry: Geometry,
+    resources: Resources,
+    kernel: str,
+    groups_held: int,
+    boxes: Sequence[Block],
+) -> Plan:
+    """Return the plan that measures some boxes of an array, in one pass each.
+
+    Parameters
+    ----------
+    source, geometry, resources, kernel, groups_held
+        As for `plan_fit`.
+    boxes : sequence of Block
+        The boxes; without any there is nothing to do.
+
+    Raises
+    ------
+    PlanError
+        When one block does not fit the budget.
+    """
+    held = _statistics_memory(groups_held)
+    passes = []
+    for box in boxes:
+        info = replace(source, shape=box.shape)
+        work = PassPlanner(info, geometry, resources.memory - held).measure()
+        passes.append(replace(work, grid=replace(work.grid, origin=box.start)))
+    if not passes:
+        return Plan((), 1, resources.memory, held, kernel, "nothing: this part holds no block")
+    words = "one pass" if len(passes) == 1 else f"{len(passes)} boxes make up this part"
+    return _plan(tuple(passes), source, resources, held, kernel, words, in_order=False)
 
 
 def plan_apply(

@@ -16,6 +16,8 @@ from normcli.errors import NormcliError, OutputError, UsageError
 SYNCS_AT_ONCE = 16
 DRAFT_MARK = ".normcli-draft-"
 DRAFT = "draft"
+# Characters, of up to four bytes each; file systems allow 255 bytes a name.
+WHOSE = 40
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ class Draft:
         """
         target = Path(final)
         refuse_unwritable(target, overwrite)
-        name = f".{target.name}{DRAFT_MARK}{os.getpid()}-{uuid.uuid4().hex[:12]}{target.suffix}"
+        # Only beside others the name tells whose draft it is, as far as names may be that long.
+        whose = "" if folder is not None else f".{target.name[:WHOSE]}"
+        name = f"{whose}{DRAFT_MARK}{os.getpid()}-{uuid.uuid4().hex[:12]}{target.suffix}"
         return cls(target, (folder or target.parent.absolute()) / name, overwrite)
 
     def make_room(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,10 +19,13 @@ from normcli.errors import TransientError
 from normcli.publishing.draft import output_error
 
 if TYPE_CHECKING:
-    from filelock import FileLock
+    from filelock import BaseFileLock
 
 WORK_MARK = ".normcli-work"
 LOCK = "lock"
+# Where the file system has no locks: a file that names its owner, and is there as long as it works.
+MARKER = "lock.marker"
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 OWNER = "owner.json"
 # File systems allow 255 bytes a name.
 _LONGEST = 200
@@ -56,7 +60,7 @@ class Workplace:
 
     final: Path
     folder: Path
-    _lock: FileLock | None = field(default=None, repr=False)
+    _lock: BaseFileLock | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, final: Path | str) -> Workplace:
@@ -78,20 +82,18 @@ class Workplace:
         OutputError
             When the folder cannot be made.
         """
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
-        lock = FileLock(self.folder / LOCK, timeout=0, thread_local=False)
         try:
             # The owner before may remove the folder between these two steps.
             for attempt in range(10):
                 try:
                     _make_private(self.folder)
-                    lock.acquire()
+                    self._lock = _lock_in(self.folder)
                     break
                 except (FileNotFoundError, FileExistsError):
                     if attempt == 9:
                         raise
-            self._lock = lock
             if record:
                 (self.folder / OWNER).write_text(json.dumps(_owner()), "utf-8")
         except Timeout as error:
@@ -112,7 +114,7 @@ class Workplace:
     def clear(self) -> None:
         """Remove all that an earlier run left."""
         for entry in _entries(self.folder):
-            if entry.name not in (LOCK, OWNER):
+            if entry.name not in (LOCK, MARKER, OWNER):
                 _remove(entry)
 
     def remove(self) -> None:
@@ -120,8 +122,8 @@ class Workplace:
         self.clear()
         _remove(self.folder / OWNER)
         # The lock goes last: while it is there nobody else begins.
-        with contextlib.suppress(OSError):
-            (self.folder / LOCK).unlink(missing_ok=True)
+        for name in (LOCK, MARKER):
+            _remove(self.folder / name)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
         self.release()
@@ -142,6 +144,21 @@ def read_owner(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return owner if isinstance(owner, dict) and {"pid", "host", "since"} <= set(owner) else None
+
+
+def _lock_in(folder: Path) -> BaseFileLock:
+    """Take the lock of a work folder, by the kernel or, where it refuses to, by a marker."""
+    from filelock import FileLock, SoftFileLock
+
+    try:
+        lock: BaseFileLock = FileLock(folder / LOCK, timeout=0, thread_local=False)
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        lock = SoftFileLock(folder / MARKER, timeout=0, thread_local=False)
+        lock.acquire()
+    return lock
 
 
 def _owner() -> dict[str, Any]:

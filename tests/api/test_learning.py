@@ -499,3 +499,34 @@ def test_sums_too_large_for_a_journal_leave_nothing_and_begin_afresh(tmp_path):
     assert second.resumed == 0
     assert found.affine.scale.tobytes() == whole.affine.scale.tobytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "t.npy", "x.npy"]
+
+
+@pytest.mark.parametrize("mode", ["batch", "instance"])
+def test_missing_chunks_are_left_out_of_the_pairs_where_asked(tmp_path, mode):
+    import zarr
+
+    present = np.ones(SHAPE, bool)
+    present[4:8, :, :, 5:] = False
+    also = np.ones(SHAPE, bool)
+    also[:, :, :4] = False
+    names = []
+    for name, values, kept, chunks in (
+        ("x", X, present, (4, 3, 8, 5)), ("t", T, also, (12, 3, 4, 10))
+    ):  # fmt: skip
+        array = zarr.create_array(
+            tmp_path / f"{name}.zarr", shape=SHAPE, chunks=chunks, dtype="f4", fill_value=9
+        )
+        array[...] = np.where(kept, values, 9)
+        names.append(str(tmp_path / f"{name}.zarr"))
+    axes = (0, 2, 3) if mode == "batch" else (2, 3)
+    wide = np.where(present, X.astype("f8"), np.nan)
+    z = wide - np.nanmean(wide, axes, keepdims=True)
+    z /= np.sqrt(np.nanvar(wide, axes, keepdims=True) + 1e-5)
+    scale, bias = least_squares(np.where(also, z, np.nan), T, (1,))
+    with small_blocks(200):
+        found = normcli.learn(*names, layout="NCHW", mode=mode, missing="omit")
+        filled = normcli.learn(*names, layout="NCHW", mode=mode)
+    np.testing.assert_allclose(found.affine.scale, scale, rtol=1e-10)
+    np.testing.assert_allclose(found.affine.bias, bias, rtol=1e-10)
+    assert found.report.learned["pairs"] == int((present & also).sum())
+    assert filled.report.learned["pairs"] == X.size

@@ -19,6 +19,7 @@ from normcli.arrays.manifest import Manifest, manifest_path, read_manifest, writ
 from normcli.domain.moments import Moments
 from normcli.engine.events import Observer
 from normcli.errors import InputError, UsageError
+from tests.figures import Figures
 
 from ..arrays.outputs import OUTPUTS, VALUES, make
 
@@ -51,31 +52,33 @@ def flip(output: Path, rng: random.Random) -> tuple[Path, int, bytes]:
     return path, position, data
 
 
-def flips_are_found(folder: Path, case: str, count: int) -> None:
+def flips_are_found(folder: Path, case: str, count: int, figures: Figures) -> None:
     output = make(folder, case)
     assert verify(output).sound
     rng = random.Random(case)
     for _ in range(count):
         path, position, before = flip(output, rng)
+        figures.count("R3", flips=1)
         found = verify(output)
         assert len(found.damage) == 1, (path, position, found.damage)
         assert str(path) in found.damage[0]
         if output.is_dir():
             assert path.relative_to(output).as_posix() in found.damage[0]
+        figures.count("R3", found_and_named=1)
         path.write_bytes(before)
     assert verify(output).sound
 
 
 @pytest.mark.parametrize("case", OUTPUTS)
-def test_a_flipped_bit_is_found_and_its_part_named(tmp_path, case):
-    flips_are_found(tmp_path, case, 50)
+def test_a_flipped_bit_is_found_and_its_part_named(tmp_path, figures, case):
+    flips_are_found(tmp_path, case, 50, figures)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("case", OUTPUTS)
-def test_500_flipped_bits_are_found(tmp_path, case):
-    flips_are_found(tmp_path, case, 500)
+def test_500_flipped_bits_are_found(tmp_path, figures, case):
+    flips_are_found(tmp_path, case, 500, figures)
 
 
 @pytest.mark.parametrize("case", OUTPUTS)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import files, kernels, processes
+from tests.benchmarks import files, kernels, processes, safety
 from tests.benchmarks.harness import Row, Scale, measure, table
 
 
@@ -41,6 +41,7 @@ def run(scale: Scale, wanted: set[str], tiny: bool) -> Iterator[Row]:
     groups = (
         ({"K1", "K2", "K3", "K4", "K5"}, kernels.comparisons),
         ({"F1", "F2", "F3", "A1", "A2", "A3", "A4"}, files.comparisons),
+        ({"R10"}, safety.comparisons),
     )
     for keys, comparisons in groups:
         if wanted and not wanted & keys:

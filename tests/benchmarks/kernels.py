@@ -107,7 +107,7 @@ def _applying(scale: Scale) -> Iterator[Comparison]:
     geometry = _geometry("NCHW", x, "batch")
     compute = kernels("numba")
     spec = make_spec(Layout("NCHW"), x.dtype)
-    moments = compute.measure(x[:64], geometry, (0, 0, 0, 0))
+    moments = compute.finish(compute.measure(x[:64], geometry, (0, 0, 0, 0)))
     mean, variance = pooled_estimate(moments, spec)
     transform = forward(normalizer(spec, mean, variance, np.zeros(8, bool)), Affine())
 
@@ -151,7 +151,7 @@ def _fused(scale: Scale) -> Iterator[Comparison]:
             geometry: Geometry = geometry,
             start: tuple[int, ...] = start,
         ) -> None:
-            moments = compute.measure(part, geometry, start)
+            moments = compute.finish(compute.measure(part, geometry, start))
             transform = forward(normalizer_of(moments, spec, part.dtype), Affine())
             compute.transform(part, transform, geometry, start, part.dtype)
 

@@ -169,7 +169,8 @@ def kind_of(frame: FrameType | None) -> str | None:
     at: FrameType | None = frame
     while at is not None:
         file, function = at.f_code.co_filename, at.f_code.co_name
-        line = linecache.getline(file, at.f_lineno)
+        # A frame that is being entered has no line yet.
+        line = linecache.getline(file, at.f_lineno or 0)
         for end, name, word, kind in MARKS:
             if file.endswith(end) and name in ("", function) and word in line:
                 return kind

@@ -12,7 +12,7 @@ def test_every_benchmark_runs(tmp_path):
     figures = {row.key for row in rows}
     assert figures == {
         *("K1", "K2", "K3", "K4", "K5", "F1", "F2", "F3", "A1", "A2", "A3", "A4"),
-        *("S0", "S1", "G1", "G2"),
+        *("S0", "S1", "G1", "G2", "R10"),
     }
     assert table(rows).count("\n") == len(rows) + 1
 

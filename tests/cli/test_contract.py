@@ -15,9 +15,9 @@ from tests.cli.terminal import call
 NORM = {
     "mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups", "group-axis",
     "method", "epsilon", "epsilon-placement", "ddof", "convention", "nonfinite", "batch-size",
-    "num-channels", "expect-shape",
+    "num-channels", "expect-shape", "missing", "allow-external-refs", "allow-symlinks",
 }  # fmt: skip
-FIT = {"momentum", "moving-variance", "moving-start", "update"}
+FIT = {"momentum", "moving-variance", "moving-start", "update", "part"}
 APPLY = {
     "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
     "dtype", "stats-out", "no-stats-out", "hdf5-version",
@@ -52,6 +52,7 @@ def test_the_contract_is_complete():
     assert set(_options("fit")) == NORM | FIT | RUN | SCREEN
     assert set(_options("apply")) == NORM | APPLY | RUN | SCREEN
     assert set(_options("learn")) == NORM | LEARN | RUN | SCREEN
+    assert set(_options("merge")) == {"output", "overwrite", "dry-run"} | SCREEN
     assert set(_options("inspect")) == SCREEN
     assert set(_options("clean")) == SCREEN | {"dry-run"}
     assert set(_options("verify")) == SCREEN | {"workers", "memory"}
@@ -92,6 +93,7 @@ def test_version_and_help():
         ["fit", "-h"],
         ["apply", "--help"],
         ["learn", "-h"],
+        ["merge", "-h"],
         ["inspect", "-h"],
     ):
         ended = call(*arguments)

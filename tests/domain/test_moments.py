@@ -22,6 +22,7 @@ from normcli.domain.statistics import (
     Statistics,
     constant_groups,
     pooled_estimate,
+    require_resolved,
     require_usable,
 )
 from normcli.errors import DataPolicyError, InputError, UsageError
@@ -147,37 +148,6 @@ def test_overflow_leaves_infinity_and_no_warning():
         require_usable(merged, SPEC, np.dtype("f8"), "x.npy")
 
 
-@pytest.mark.parametrize("length", [0, 1, 2, 3, 5, 8, 13])
-def test_fold_merges_pairwise_in_a_fixed_order(length):
-    rng = np.random.default_rng(length)
-    parts = [moments_of(rng.normal(size=3).tolist()) for _ in range(length)]
-    whole = Moments(
-        *(
-            np.stack([getattr(p, f.name) for p in parts])
-            if parts
-            else getattr(Moments.identity((0,)), f.name)
-            for f in fields(Moments)
-        )
-    )
-    level = parts
-    while len(level) > 1:
-        merged = [a.merge(b) for a, b in zip(level[::2], level[1::2], strict=False)]
-        level = merged + ([level[-1]] if len(level) % 2 else [])
-    assert_same_bits(whole.fold(0), level[0] if level else Moments.identity(()))
-
-
-def test_fold_along_any_axis():
-    rng = np.random.default_rng(3)
-    counts = rng.integers(0, 4, size=(3, 4, 5))
-    values = rng.normal(size=(3, 4, 5))
-    many = Moments(counts, values, values**2, values, values, counts)
-    for axis in range(3):
-        folded = many.fold(axis)
-        assert folded.shape == tuple(n for a, n in enumerate((3, 4, 5)) if a != axis)
-        assert_same_bits(folded[1, 2], many[(*[1, 2][:axis], slice(None), *[1, 2][axis:])].fold(0))
-    assert_same_bits(many.fold(-1), many.fold(2))
-
-
 SPEC = make_spec(Layout("NC"), np.dtype("f8"))
 FLOATS = [np.dtype(t) for t in ("f2", "f4", "f8")] + [np.dtype(ml_dtypes.bfloat16)]
 
@@ -234,7 +204,6 @@ def test_estimates_follow_the_policy_of_the_spec():
     [
         ([[1.0, math.nan]], {"nonfinite": "error"}, "f4", "1 NaN or infinite"),
         ([[1.0], [1.0, 2.0]], {"ddof": 1}, "f4", "one element"),
-        ([[2.0**60, 2.0**60 + 4096]], {}, "i8", "beyond 2\\*\\*53"),
         # Squares of such differences are 0 in float64, though the values differ.
         ([[0.0, 1e-170]], {}, "f8", "leaves float64"),
     ],
@@ -244,6 +213,29 @@ def test_moments_that_cannot_be_used(groups, options, dtype, says):
     with pytest.raises(DataPolicyError, match=says) as caught:
         require_usable(stacked(*groups), spec, np.dtype(dtype), "x.npy")
     assert caught.value.hint
+
+
+def test_integers_that_float64_cannot_tell_apart_are_not_normalized():
+    close = stacked([2.0**60, 2.0**60 + 4096])
+    require_usable(close, SPEC, np.dtype("i8"), "x.npy")  # mean and variance are right
+    with pytest.raises(DataPolicyError, match="beyond 2\\*\\*53") as caught:
+        require_resolved(close, np.dtype("i8"), "x.npy")
+    assert caught.value.hint
+    for groups, dtype in [
+        ([[0.0, 2.0**62]], "i8"),
+        ([[2.0**40, 2.0**40 + 1]], "i8"),
+        ([[2.0**60], []], "u8"),
+        ([[2.0**60, 2.0**60 + 4096]], "f8"),
+    ]:
+        require_resolved(stacked(*groups), np.dtype(dtype), "x.npy")
+
+
+def test_mean_squares_up_to_the_end_of_float64_are_used():
+    rms = make_spec(Layout("NC"), np.dtype("f8"), method="rms")
+    require_usable(stacked([1e153, -1e153]), rms, np.dtype("f8"), "x.npy")
+    with pytest.raises(DataPolicyError, match="leave float64"):
+        require_usable(stacked([1e155, 1e155]), rms, np.dtype("f8"), "x.npy")
+    require_usable(stacked([1e155, 1e155]), SPEC, np.dtype("f8"), "x.npy")
 
 
 def test_moments_that_can_be_used():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from normcli.arrays.access import StoredPart
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.grid import Grid
 from normcli.domain.moments import Moments
 from normcli.engine.collectors import HeldMoments
-from normcli.engine.done import Done
+from normcli.engine.done import Done, done_from_json, done_to_json
 from normcli.engine.events import Progress
 from normcli.engine.journal import Journal, read_head
 from normcli.engine.journal_file import JournalFile, pack_arrays, read_journal, unpack_arrays
@@ -23,6 +25,7 @@ from normcli.engine.walk import Run, Walk
 from normcli.errors import OutputError
 from normcli.planning.plan import Pass, Plan
 from normcli.publishing import output_error
+from tests.engine.test_merging import some_moments
 
 
 def plan(blocks: int = 8) -> Plan:
@@ -56,6 +59,15 @@ def test_arrays_keep_every_bit():
     back = unpack_arrays(Moments, pack_arrays(odd))
     assert same(odd, back)
     assert back.mean.flags.writeable
+
+
+def test_exact_sums_keep_every_bit():
+    exact = some_moments(4, (3,))
+    done = Done(runs={1}, blocks=1, nodes={(0, 1, 0): ((slice(0, 3),), exact)}, written={1: exact})
+    back = done_from_json(json.loads(json.dumps(done_to_json(done))))
+    for found in (back.nodes[0, 1, 0][1], back.written[1]):
+        assert isinstance(found, ExactMoments)
+        assert pack_arrays(found) == pack_arrays(exact)
 
 
 @pytest.mark.parametrize("cut", range(1, 60))
@@ -97,7 +109,7 @@ def test_what_was_done_is_given_back(tmp_path):
     synced: list[StoredPart] = []
     first.begin(plan(), lambda done: synced.extend(done.parts))
     part = StoredPart("c/0/0", 48, 7)
-    done = Done(runs={3}, written={3: moments(3, ())}, parts=[part], blocks=1)
+    done = Done(runs={3}, written={3: some_moments(3, ())}, parts=[part], blocks=1)
     done.nodes[0, 3, 0] = (slice(0, 3),), moments(5)
     first.add(0, done)
     first.flush()
@@ -108,7 +120,7 @@ def test_what_was_done_is_given_back(tmp_path):
     assert second.parts() == [part]
     found = second.take(0)
     assert (found.runs, found.parts, found.blocks) == ({3}, [part], 1)
-    assert same(found.written[3], moments(3, ()))
+    assert same(found.written[3], some_moments(3, ()))
     assert same(found.nodes[0, 3, 0][1], moments(5))
     assert read_head(path).blocks == 1
     assert not read_head(path).handover
@@ -184,7 +196,7 @@ def test_interrupted_trees_end_in_the_same_bits(tmp_path, blocks, seed):
                         3 * ((run.first + i) // walk.ranks), 3 + 3 * ((run.first + i) // walk.ranks)
                     ),
                 ),
-                moments(run.first + i),
+                some_moments(run.first + i, (3,)),
             )
             for i in range(run.count)
         ]

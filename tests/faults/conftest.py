@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import zarr
 
+from tests.faults.commands import SHAPE
+from tests.faults.forked import Forks
+from tests.faults.outcomes import hidden, outcome
 from tests.faults.shim import COMPILER, Shim
 
-SHAPE = (24, 3, 20, 16)
+Whole = Callable[[list[str]], dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +22,12 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Shim:
     if COMPILER is None:
         pytest.skip("there is no C compiler")
     return Shim.build(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture(scope="session")
+def forks(shim: Shim) -> Iterator[Forks]:
+    with Forks(shim.library) as forks:
+        yield forks
 
 
 @pytest.fixture(scope="session")
@@ -37,4 +48,19 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-FORMATS = ("x.npy", "x.h5", "plain.h5", "x.zarr", "v2.zarr", "sharded.zarr")
+@pytest.fixture(scope="session")
+def whole(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Return what an uninterrupted run of a command leaves under names that begin with ``y``."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def of(command: list[str]) -> dict[str, Any]:
+        key = tuple(command)
+        if key not in found:
+            folder = tmp_path_factory.mktemp("whole")
+            ended = forks.run(*command, cwd=folder)
+            assert ended.code == 0, ended.err
+            assert hidden(folder) == []
+            found[key] = outcome(folder, "y")
+        return found[key]
+
+    return of

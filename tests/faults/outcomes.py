@@ -30,6 +30,11 @@ def outcome(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
+def partly(left: dict[str, Any], whole: dict[str, Any]) -> bool:
+    """Whether everything that is left is as it is in the whole."""
+    return all(part in whole and left[part] == whole[part] for part in left)
+
+
 def hidden(folder: Path) -> list[str]:
     """Return what a run left beside its outputs."""
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -29,7 +30,9 @@ static const char *ops, *match, *logged;
 static long at, delay;
 static int error_number, signal_number, persist, one_byte;
 
-__attribute__((constructor)) static void configure(void) {
+/* Called again in a forked child, whose environment is another. */
+__attribute__((constructor)) void fi_configure(void) {
+    atomic_store(&seen, 0);
     ops = getenv("FI_OPS");
     match = getenv("FI_MATCH");
     logged = getenv("FI_LOG");
@@ -111,3 +114,11 @@ int renameat(int x, const char *a, int y, const char *b) { REAL(renameat); if (h
 int unlink(const char *a) { REAL(unlink); if (hit("unlink", a) == 1) return -1; return real(a); }
 int unlinkat(int x, const char *a, int f) { REAL(unlinkat); if (hit("unlink", a) == 1) return -1; return real(x, a, f); }
 int mkdir(const char *a, mode_t m) { REAL(mkdir); if (hit("mkdir", a) == 1) return -1; return real(a, m); }
+int rmdir(const char *a) { REAL(rmdir); if (hit("rmdir", a) == 1) return -1; return real(a); }
+int flock(int fd, int how) { REAL(flock); TRY("flock", fd); return real(fd, how); }
+static mode_t mode_of(int flags, va_list list) { return flags & (O_CREAT | O_TMPFILE) ? va_arg(list, mode_t) : 0; }
+#define MODE(flags) va_list list; va_start(list, flags); mode_t m = mode_of(flags, list); va_end(list)
+int open(const char *a, int flags, ...) { REAL(open); MODE(flags); if (hit("open", a) == 1) return -1; return real(a, flags, m); }
+int open64(const char *a, int flags, ...) { REAL(open64); MODE(flags); if (hit("open", a) == 1) return -1; return real(a, flags, m); }
+int openat(int x, const char *a, int flags, ...) { REAL(openat); MODE(flags); if (hit("open", a) == 1) return -1; return real(x, a, flags, m); }
+int openat64(int x, const char *a, int flags, ...) { REAL(openat64); MODE(flags); if (hit("open", a) == 1) return -1; return real(x, a, flags, m); }

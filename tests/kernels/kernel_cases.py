@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from itertools import product
+from math import prod
 
 import ml_dtypes
 import numpy as np
@@ -171,6 +174,60 @@ def oracle_transform(values, transform, whole, start):
     if transform.add is not None:
         out = out + transform.add.reshape(-1)[second]
     return out
+
+
+def measure(kernel, values, whole, start):
+    """Return the moments of a block as a run rounds them."""
+    return kernel.finish(kernel.measure(values, whole, start))
+
+
+def exact_moments(values, whole, start):
+    """Return the moments by the definition in integers, rounded once: the truth, to the last bit.
+
+    With elements x as multiples of ``2**-unit``, n of them and their sum s, the mean is
+    ``s / n`` and m2 the sum of ``(x - s / n)**2``, which is that of ``(n * x - s)**2 / n**2``.
+    """
+    index, extents = group_index(whole, start, values.shape)
+    members = [[] for _ in range(prod(extents))]
+    integers = values.dtype.kind in "biu"
+    unit = 0 if integers else 1074
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        elements = values if integers else values.astype(np.float64)
+    for value, group in zip(elements.reshape(-1).tolist(), index.reshape(-1).tolist(), strict=True):
+        members[group].append(value)
+    result = Moments.identity((len(members),))
+    for group, numbers in enumerate(members):
+        finite = [x for x in numbers if integers or math.isfinite(x)]
+        result.nonfinite[group] = len(numbers) - len(finite)
+        if finite:
+            n = len(finite)
+            scaled = [int(x) if integers else int(Fraction(x) * 2**unit) for x in finite]
+            total = sum(scaled)
+            result.count[group] = n
+            result.mean[group] = rounded(Fraction(total, n << unit))
+            squares = sum((n * x - total) ** 2 for x in scaled)
+            result.m2[group] = rounded(Fraction(squares, n * n << 2 * unit))
+            # No -0.0: which zero an extreme is would depend on the order.
+            result.minimum[group] = rounded(Fraction(min(finite))) + 0.0
+            result.maximum[group] = rounded(Fraction(max(finite))) + 0.0
+    return Moments(*(getattr(result, f).reshape(extents) for f in result.__dataclass_fields__))
+
+
+def rounded(number):
+    """Return a fraction rounded once to float64; CPython divides integers correctly rounded."""
+    try:
+        return number.numerator / number.denominator
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def identical(got, want):
+    """Assert that two moments have the same bits."""
+    assert got.shape == want.shape
+    for name in got.__dataclass_fields__:
+        one, other = np.asarray(getattr(got, name)), np.asarray(getattr(want, name))
+        assert one.dtype == other.dtype, name
+        np.testing.assert_array_equal(one.view(np.int64), other.view(np.int64), err_msg=name)
 
 
 def same(got, want, rtol=1e-12):

@@ -20,7 +20,7 @@ MEASURE = """
     from normcli.kernels.select import kernels
     found = kernels("numba")
     values = np.arange(12.0).reshape(3, 4)
-    moments = found.measure(values, Geometry((3, 4), (), (), (3, 4)), (0, 0))
+    moments = found.finish(found.measure(values, Geometry((3, 4), (), (), (3, 4)), (0, 0)))
     assert moments.mean == 5.5, moments
     print(found.name)
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from math import prod
 
 import h5py
 import numpy as np
@@ -19,7 +20,17 @@ from normcli.domain.layout import Layout
 from normcli.domain.norm_spec import make_spec
 from normcli.engine.tasks import MeasureJob, measure_run
 from normcli.engine.walk import Walk
-from normcli.planning.memory import MIB, TILE_BYTES, cache_cost, read_cost, write_cost
+from normcli.kernels.numba_memory import Memory
+from normcli.kernels.numba_sums import new_sums, widths_of
+from normcli.planning.memory import (
+    MIB,
+    MOMENTS_BYTES,
+    TILE_BYTES,
+    cache_cost,
+    exact_bytes,
+    read_cost,
+    write_cost,
+)
 from normcli.planning.planner import Resources, plan_fit
 from tests.benchmarks.harness import run_process
 
@@ -124,7 +135,7 @@ def test_joined_inputs_take_no_more_than_declared(tmp_path, orders):
 
 
 @pytest.mark.parametrize("orders", ["C", "F", "CF", "FF"])
-def test_batches_measured_in_c_order_take_no_more_than_declared(tmp_path, orders):
+def test_measuring_batches_takes_no_more_than_declared(tmp_path, orders):
     for number, order in enumerate(orders):
         np.save(tmp_path / f"{number}.npy", np.asarray(values(), order=order))
     sources = [open_source(str(tmp_path / f"{number}.npy")) for number in range(len(orders))]
@@ -135,9 +146,40 @@ def test_batches_measured_in_c_order_take_no_more_than_declared(tmp_path, orders
     (work,) = plan.passes
     walk = Walk(work.grid, (0, *(axis for axis in geometry.kept if axis)))
     for run in list(walk.runs())[:2]:
-        job = MeasureJob(source, geometry, walk, "numpy", c_order=True)
+        job = MeasureJob(source, geometry, walk, "numpy", merged=True)
         taken = peak(lambda job=job, run=run: measure_run(job, run))
         assert taken <= work.block_memory + ROOM
+
+
+@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+@pytest.mark.parametrize("dtype", ["u1", "f4", "f8"])
+@pytest.mark.parametrize("shape", [(64, 300_000), (3, 300_000)])
+def test_measuring_many_groups_takes_no_more_than_declared(tmp_path, shape, dtype, kernel):
+    x = np.random.default_rng(0).normal(100, 20, shape).astype(dtype)
+    np.save(tmp_path / "x.npy", x)
+    source = open_source(str(tmp_path / "x.npy"))
+    geometry = bind(make_spec(Layout("NC"), x.dtype, mode="batch"), shape)
+    plan = plan_fit(source.info, geometry, Resources(1, 1 << 30), kernel, geometry.group_count)
+    (work,) = plan.passes
+    assert len(work.grid) > 1
+    walk = Walk(work.grid, geometry.kept)
+    # A block of the height of the array: its groups are whole, and none waits for its neighbours.
+    assert walk.ranks == 1
+    job = MeasureJob(source, geometry, walk, kernel)
+    measure_run(job, next(walk.runs()))  # compiles
+    for run in list(walk.runs())[:2]:
+        taken = peak(lambda job=job, run=run: measure_run(job, run))
+        results = run.count * prod(work.grid.block_shape[1:]) * MOMENTS_BYTES
+        assert taken <= work.block_memory + results + ROOM
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i4", "i8", "f2", "f4", "f8"])
+def test_the_limbs_of_a_group_are_declared(dtype):
+    dtype = np.dtype(dtype)
+    memory = Memory.of(np.zeros(1, dtype))
+    sums = new_sums(1000, widths_of(memory.flat.dtype, memory.half)[0], memory.wide)
+    arrays = (sums.count, sums.bad, sums.low, sums.high, sums.base, sums.total, sums.squares)
+    assert exact_bytes(dtype) * 1000 == sum(array.nbytes for array in arrays)
 
 
 def test_the_whole_process_stays_within_its_plan(tmp_path):

@@ -1,0 +1,16 @@
+"""What a child process does with an HDF5 bundle, before this process does the same."""
+
+from __future__ import annotations
+
+import os
+
+from normcli.bundles.hdf5_file import read
+
+# The elements are read too, unless they are many.
+_MOST_READ = 64 << 20
+
+
+def try_bundle(path: str) -> None:
+    """Read a bundle; of a large one, only what it says of itself."""
+    small = os.path.getsize(path) <= _MOST_READ
+    read(path, lambda names: names if small else ())

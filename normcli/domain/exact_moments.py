@@ -1,0 +1,212 @@
+"""Moments before they are rounded: exact sums, the same whatever the order they are made in.
+
+The sum of the elements of a group and the sum of their squares are kept as integers of as many
+bits as they need, so merging is an addition of integers. The mean ``S / n`` and the sum of squared
+deviations ``(n * Q - S**2) / n`` are rounded once, at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from normcli.domain import limbs
+from normcli.domain.limbs import DIGIT
+from normcli.domain.moments import Moments
+
+# Digits of as many sums as a group has elements below this fit in int64 without a carry.
+_UNCARRIED = 1 << 30
+# Groups rounded at once: temporaries are some 600 bytes each.
+_AT_ONCE = 1 << 12
+
+Terms = list[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class ExactMoments:
+    """Exact sums of the finite elements of each group, and what else `Moments` hold.
+
+    All arrays have the shape of the groups, `total` and `squares` one axis of limbs more.
+
+    Attributes
+    ----------
+    count, nonfinite : ndarray of int64
+        As in `Moments`.
+    minimum, maximum : ndarray of float64
+        As in `Moments`; never -0.0, which no order could tell from 0.0.
+    exponent : ndarray of int64
+        Unit of the sums: ``2**(32 * exponent)`` for `total`, its square for `squares`.
+    total, squares : ndarray of int64
+        Sums of the elements and of their squares (see `limbs`).
+    """
+
+    count: np.ndarray
+    nonfinite: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    exponent: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+
+    @classmethod
+    def identity(cls, shape: tuple[int, ...]) -> ExactMoments:
+        """Return the moments of nothing, which change nothing that they are merged with."""
+        return cls(
+            np.zeros(shape, np.int64),
+            np.zeros(shape, np.int64),
+            np.full(shape, np.inf),
+            np.full(shape, -np.inf),
+            np.zeros(shape, np.int64),
+            np.zeros((*shape, 1), np.int64),
+            np.zeros((*shape, 1), np.int64),
+        )
+
+    @classmethod
+    def of_terms(
+        cls,
+        count: np.ndarray,
+        nonfinite: np.ndarray,
+        minimum: np.ndarray,
+        maximum: np.ndarray,
+        total: Terms,
+        squares: Terms,
+    ) -> ExactMoments:
+        """Return moments whose sums are those of ``value * 2**bit`` over some terms."""
+        far = np.int64(1) << 40
+        lowest = np.full(count.shape, far, np.int64)
+        for terms, per_unit in ((total, DIGIT), (squares, 2 * DIGIT)):
+            for value, bit in terms:
+                lowest = np.where(value != 0, np.minimum(lowest, bit // per_unit), lowest)
+        exponent = np.where(lowest == far, 0, lowest)
+        return cls(
+            count,
+            nonfinite,
+            minimum,
+            maximum,
+            exponent,
+            limbs.of_terms(total, DIGIT * exponent),
+            limbs.of_terms(squares, 2 * DIGIT * exponent),
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the groups."""
+        return self.count.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays together."""
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+    def __getitem__(self, index: Any) -> ExactMoments:
+        """Return the moments of some of the groups, by an index that leaves the limbs alone."""
+        return ExactMoments(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def reshape(self, shape: tuple[int, ...]) -> ExactMoments:
+        """Return the same moments with their groups in another shape."""
+        return ExactMoments(
+            *(
+                held.reshape(shape + held.shape[len(self.shape) :])
+                for held in (getattr(self, f.name) for f in fields(self))
+            )
+        )
+
+    def store(self, index: Any, part: ExactMoments) -> ExactMoments:
+        """Put the moments of some groups in place, and return the whole.
+
+        The arrays of this object are changed, or replaced in what is returned where the part
+        needs more limbs.
+        """
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("total", "squares"):
+            size = max(held[name].shape[-1], getattr(part, name).shape[-1])
+            held[name] = limbs.padded(held[name], size)
+        for name, array in held.items():
+            value = getattr(part, name)
+            if name in ("total", "squares"):
+                value = limbs.padded(value, array.shape[-1])
+            array[index] = value
+        return ExactMoments(**held)
+
+    def merge(self, other: ExactMoments) -> ExactMoments:
+        """Return the moments of the union of two disjoint sets of elements.
+
+        Associative and commutative in the numbers that the arrays stand for.
+        """
+        count = self.count + other.count
+        if np.array_equal(self.exponent, other.exponent):
+            exponent = self.exponent
+            total, squares = self.total, self.squares
+            more_total, more_squares = other.total, other.squares
+        else:
+            exponent, total, squares, more_total, more_squares = self._aligned(other)
+        total, squares = _sum(total, more_total), _sum(squares, more_squares)
+        if count.max(initial=0) >= _UNCARRIED:
+            total, squares = limbs.carry(total), limbs.carry(squares)
+        return ExactMoments(
+            count,
+            self.nonfinite + other.nonfinite,
+            np.minimum(self.minimum, other.minimum),
+            np.maximum(self.maximum, other.maximum),
+            exponent,
+            total,
+            squares,
+        )
+
+    def _aligned(self, other: ExactMoments) -> tuple[np.ndarray, ...]:
+        """Return the lower of both exponents, and the sums of both in its units."""
+        mine, theirs = self.squares.any(axis=-1), other.squares.any(axis=-1)
+        first = np.where(mine, self.exponent, np.where(theirs, other.exponent, 0))
+        second = np.where(theirs, other.exponent, first)
+        exponent = np.minimum(first, second)
+        up, down = first - exponent, second - exponent
+        return (
+            exponent,
+            limbs.moved(self.total, up),
+            limbs.moved(self.squares, 2 * up),
+            limbs.moved(other.total, down),
+            limbs.moved(other.squares, 2 * down),
+        )
+
+    def finish(self) -> Moments:
+        """Return the moments in float64: mean and m2 correctly rounded."""
+        if self.count.size <= _AT_ONCE:
+            return self._finish()
+        flat = self.reshape((self.count.size,))
+        found = Moments.identity(flat.shape)
+        for start in range(0, self.count.size, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            found.store(part, flat[part]._finish())
+        return Moments(*(getattr(found, f.name).reshape(self.shape) for f in fields(found)))
+
+    def _finish(self) -> Moments:
+        count = np.maximum(self.count, 1)
+        bit = DIGIT * self.exponent
+        total, negative = limbs.digits(self.total)
+        squares, _ = limbs.digits(self.squares)
+        mean = limbs.quotient(total, count, bit)
+        times = np.stack([count & limbs.MASK, count >> DIGIT], axis=-1)
+        # n * Q - S**2 is not negative, by the inequality of Cauchy and Schwarz.
+        scaled, square = limbs.product(squares, times), limbs.product(total, total)
+        size = max(scaled.shape[-1], square.shape[-1])
+        spread = limbs.carry(limbs.padded(scaled, size) - limbs.padded(square, size))
+        with np.errstate(over="ignore"):
+            m2 = limbs.quotient(spread, count, 2 * bit)
+        return Moments(
+            self.count.copy(),
+            np.where(negative, -mean, mean),
+            m2,
+            self.minimum.copy(),
+            self.maximum.copy(),
+            self.nonfinite.copy(),
+        )
+
+
+def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    size = max(a.shape[-1], b.shape[-1])
+    return limbs.padded(a, size) + limbs.padded(b, size)
+
+
+Found = Moments | ExactMoments

@@ -1,0 +1,131 @@
+"""Inputs that change or fail while they are read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+
+from tests.faults.commands import FORMATS, apply_command, fit_command
+from tests.faults.forked import Forks
+from tests.faults.outcomes import hidden, outcome
+from tests.faults.shim import Shim
+
+
+def slow_run(shim: Shim, folder: Path, name: str) -> subprocess.Popen[bytes]:
+    """Start a run that takes its time to read, and return when it reads."""
+    inner = "/x" if name.endswith(".h5") else ""
+    process = shim.popen(
+        "apply",
+        f"{name}{inner}",
+        "-o",
+        f"y{Path(name).suffix}",
+        "--memory",
+        "4116KiB",
+        cwd=folder,
+        delay=200_000,
+        ops="read",
+        match=f"{folder.name}/{name}",
+    )
+    work = folder / f".y{Path(name).suffix}.normcli-work" / "journal"
+    while not work.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return process
+
+
+def with_input(inputs: Path, folder: Path, name: str) -> Path:
+    path = folder / name
+    path.write_bytes((inputs / name).read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.npy", "plain.h5"])
+def test_cut_while_it_is_read(shim: Shim, inputs, tmp_path, name):
+    path = with_input(inputs, tmp_path, name)
+    process = slow_run(shim, tmp_path, name)
+    os.truncate(path, path.stat().st_size // 2)
+    told = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 3, told
+    assert name in told
+    assert outcome(tmp_path, "y") == {}
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["x.npy", "plain.h5"])
+def test_replaced_while_it_is_read(shim: Shim, inputs, tmp_path, name):
+    """Another file under its name leaves the one that is open as it was; its bytes in place not."""
+    path = with_input(inputs, tmp_path, name)
+    process = slow_run(shim, tmp_path, name)
+    if name == "x.npy":
+        with open(path, "r+b") as file:
+            file.seek(path.stat().st_size - 4000)
+            file.write(bytes(4000))
+    else:
+        with h5py.File(path, "r+", locking=False) as file:
+            file["x"][-2:] = 0
+    told = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 3, told
+    assert "changed" in told
+    assert outcome(tmp_path, "y") == {}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("persist", [False, True])
+def test_a_read_fails(forks: Forks, inputs, tmp_path, whole, figures, name, persist):
+    """Read errors of storage end a run with one line that names the input."""
+    command = fit_command(inputs, name)
+    expected = whole(command)
+    faults = {"persist": 1} if persist else {}
+    for number in (1, 3, 8, 20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        failed = forks.run(
+            *command,
+            cwd=folder,
+            at=number,
+            errno=errno.EIO,
+            ops="read",
+            match=str(inputs / name),
+            **faults,
+        )
+        figures.count("R2", errors=1)
+        assert failed.code in (0, 3, 5, 6), failed.err
+        assert bool(failed.code) or outcome(folder, "y") == expected
+        if failed.code:
+            assert name in failed.err
+            assert failed.err.count("normcli: error: ") == 1, failed.err
+            assert outcome(folder, "y") == {}
+            assert forks.run(*command, cwd=folder).code == 0
+        assert outcome(folder, "y") == expected
+        figures.count("R2", sound=1)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "plain.h5", "x.h5", "x.zarr"])
+def test_short_reads_are_continued(forks: Forks, inputs, tmp_path, whole, name):
+    """A read may return less than was asked for at any time."""
+    command = fit_command(inputs, name)
+    for number in (1, 5, 9):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        ended = forks.run(
+            *command, cwd=folder, at=number, short=1, ops="read", match=str(inputs / name)
+        )
+        assert ended.code == 0, (ended.hits, ended.err)
+        assert outcome(folder, "y") == whole(command)
+
+
+def test_short_writes_are_continued(forks: Forks, inputs, tmp_path, whole):
+    command = apply_command(inputs, "x.npy")
+    for number in (1, 4, 9, 14):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        ended = forks.run(*command, cwd=folder, at=number, short=1, ops="write", match=str(folder))
+        assert ended.code == 0, ended.err
+        assert len(ended.hits) == 1
+        assert outcome(folder, "y") == whole(command)

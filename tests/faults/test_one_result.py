@@ -1,0 +1,83 @@
+"""Workers, processes, budgets and interruptions do not change a bit of what a run leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.commands import apply_command, fit_command, with_workers
+from tests.faults.forked import Forks
+from tests.faults.outcomes import outcome
+
+# The same values in other chunks. Statistics of other chunks differ in their last bits, so each of
+# these has a digest of its own; were that not so, one set could hold them all.
+CHUNKINGS = ("x.npy", "plain.h5", "x.h5", "x.zarr", "v2.zarr", "sharded.zarr")
+WORKERS = (1, 2, 4)
+# At which writes to the journal runs are killed before the one that ends: the plan is there, so
+# that all of them work on the same blocks.
+INTERRUPTIONS = ((2,), (3,), (4,), (2, 1), (3, 1))
+BUDGETS = (0, 300, 4000)
+
+
+def digest(found: Any) -> str:
+    """Return one text for everything that a run left."""
+    total = hashlib.sha256()
+    for name in sorted(found):
+        value = found[name]
+        total.update(name.encode())
+        if isinstance(value, dict) and not name.endswith(".json"):
+            total.update(digest(value).encode())
+        else:
+            total.update(value if isinstance(value, bytes) else repr(value).encode())
+    return total.hexdigest()
+
+
+def interrupted(
+    forks: Forks, folder: Path, command: list[str], steps: Iterable[int], workers: int
+) -> str:
+    """Kill runs of a command at these steps, let one end with so many workers; return a digest."""
+    folder.mkdir()
+    for step in steps:
+        killed = forks.run(*command, cwd=folder, at=step, signal=9, match="journal", ops="write")
+        assert killed.code == -9, (step, killed.err)
+    ended = forks.run(*with_workers(command, workers), cwd=folder)
+    assert ended.code == 0, ended.err
+    found = digest(outcome(folder, "y"))
+    shutil.rmtree(folder)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n not in CHUNKINGS[:2])) for n in CHUNKINGS],
+)
+def test_workers_and_interruptions(forks: Forks, inputs, tmp_path, whole, figures, name):
+    command = apply_command(inputs, name)
+    found = {digest(whole(command))}
+    for number, (workers, steps) in enumerate(itertools.product(WORKERS, INTERRUPTIONS)):
+        found.add(interrupted(forks, tmp_path / str(number), command, steps, workers))
+        figures.count("R6", configurations=1)
+    figures.most("R6", digests_a_case=len(found))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", ["x.zarr", "sharded.zarr", "x.h5"])
+def test_budgets(forks: Forks, inputs, tmp_path, figures, name):
+    """Where chunks decide the blocks, a budget that they fit into changes nothing."""
+    found = set()
+    for more, make in itertools.product(BUDGETS, (apply_command, fit_command)):
+        command = make(inputs, name, "--mode", "instance")
+        command[command.index("--memory") + 1] = f"{8000 + more}KiB"
+        folder = tmp_path / f"{more}{make.__name__}"
+        folder.mkdir()
+        assert forks.run(*command, cwd=folder).code == 0
+        found.add((make.__name__, digest(outcome(folder, "y"))))
+        figures.count("R6", configurations=1)
+    figures.most("R6", digests_a_case=len(found) - 1)
+    assert len(found) == 2

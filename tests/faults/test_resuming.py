@@ -1,0 +1,93 @@
+"""What the next run makes of one that was interrupted, and what `clean` does with it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.faults.commands import BUDGETS, apply_command, with_workers
+from tests.faults.forked import Forks
+from tests.faults.outcomes import hidden, outcome
+
+
+def test_the_next_run_says_how_much_was_done(forks: Forks, inputs, tmp_path):
+    command = apply_command(inputs, "x.npy")
+    faulty = forks.run(
+        *command, cwd=tmp_path, at=3, signal=9, match="journal", ops="write", delay=20000
+    )
+    assert faulty.code == -9
+    assert hidden(tmp_path) == [".y.npy.normcli-work"]
+    ended = forks.run(*command, cwd=tmp_path)
+    assert ended.code == 0
+    assert "continuing: " in ended.err
+    assert "were done by an interrupted run" in ended.err
+
+
+def interrupted(forks: Forks, inputs, folder, *more) -> list[str]:
+    command = apply_command(inputs, "x.npy", *more)
+    faulty = forks.run(*command, cwd=folder, at=3, signal=9, match="journal", ops="write")
+    assert faulty.code == -9
+    return command
+
+
+def test_other_settings_begin_afresh_and_say_so(forks: Forks, inputs, tmp_path, whole):
+    command = interrupted(forks, inputs, tmp_path)
+    ended = forks.run(*command, "--epsilon", "0.5", cwd=tmp_path)
+    assert ended.code == 0
+    assert "had other settings (normalization), so this one begins afresh" in ended.err
+    assert "continuing" not in ended.err
+    assert outcome(tmp_path, "y")["y.npy"] != whole(apply_command(inputs, "x.npy"))["y.npy"]
+    assert hidden(tmp_path) == []
+
+
+def test_a_changed_input_begins_afresh(forks: Forks, inputs, tmp_path):
+    np.save(tmp_path / "in.npy", np.load(inputs / "x.npy"))
+    command = ["apply", "in.npy", "-o", "y.npy", "--memory", BUDGETS["x.npy"]]
+    faulty = forks.run(*command, cwd=tmp_path, at=3, signal=9, match="journal", ops="write")
+    assert faulty.code == -9
+    np.save(tmp_path / "in.npy", np.load(inputs / "x.npy") * 2)
+    ended = forks.run(*command, cwd=tmp_path)
+    assert ended.code == 0
+    assert "had other settings (input)" in ended.err
+    np.save(tmp_path / "in.npy", np.load(inputs / "x.npy") * 2)
+    again = forks.run("apply", "in.npy", "-o", "z.npy", cwd=tmp_path)
+    assert again.code == 0
+    assert (tmp_path / "y.npy").read_bytes() == (tmp_path / "z.npy").read_bytes()
+
+
+def test_restart_begins_afresh(forks: Forks, inputs, tmp_path, whole):
+    command = interrupted(forks, inputs, tmp_path)
+    ended = forks.run(*command, "--restart", cwd=tmp_path)
+    assert ended.code == 0
+    assert "continuing" not in ended.err
+    assert outcome(tmp_path, "y") == whole(apply_command(inputs, "x.npy"))
+
+
+def test_more_workers_and_another_budget_continue(forks: Forks, inputs, tmp_path, whole):
+    command = interrupted(forks, inputs, tmp_path)
+    ended = forks.run(*with_workers(command, 2), cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert "continuing: " in ended.err
+    assert outcome(tmp_path, "y") == whole(apply_command(inputs, "x.npy"))
+
+
+def test_too_small_a_budget_for_the_blocks_begun_is_refused(forks: Forks, inputs, tmp_path):
+    command = interrupted(forks, inputs, tmp_path)
+    at = command.index("--memory")
+    ended = forks.run(*command[:at], "--memory", "4100KiB", *command[at + 2 :], cwd=tmp_path)
+    assert ended.code == 2
+    assert "was planned for blocks that need" in ended.err
+    assert "--restart" in ended.err
+
+
+def test_clean_lists_and_removes(forks: Forks, inputs, tmp_path):
+    interrupted(forks, inputs, tmp_path)
+    listed = forks.run("clean", "--dry-run", "y.npy", cwd=tmp_path)
+    assert listed.code == 0
+    assert ".y.npy.normcli-work" in listed.out
+    assert "would be removed" in listed.out
+    assert hidden(tmp_path) == [".y.npy.normcli-work"]
+    assert forks.run("clean", ".", cwd=tmp_path).code == 0
+    assert hidden(tmp_path) == []
+    again = forks.run("clean", "y.npy", cwd=tmp_path)
+    assert (again.code, again.out) == (0, "")
+    assert "nothing was left" in again.err

@@ -1,0 +1,112 @@
+"""Runs the real command line over a broken file and says what a user would get."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.cli.terminal import NORMCLI, Ended, call, drafts, environment, printable_only
+
+SECRET = 4242.5
+
+Build = Callable[[Path], str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A broken file: who makes it, the exit codes that fit, and words of the message."""
+
+    build: Build
+    codes: tuple[int, ...]
+    words: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+def case(build: Build, code: int | tuple[int, ...], *words: str, options: tuple[str, ...] = ()):
+    codes = code if isinstance(code, tuple) else (code,)
+    return Case(build, codes, words, options)
+
+
+def require_refused(folder: Path, given: Case, monkeypatch) -> Ended:
+    """Fit the file that a case builds, and require one clean line and nothing left behind."""
+    monkeypatch.chdir(folder)
+    name = given.build(folder)
+    ended = call("fit", name, "-o", "s.json", *given.options)
+    require_told(ended, given)
+    assert not (folder / "s.json").exists()
+    assert drafts(folder) == []
+    return ended
+
+
+def require_told(ended: Ended, given: Case) -> None:
+    assert ended.code in given.codes, ended
+    errors = [line for line in ended.err.splitlines() if line.startswith("normcli: error: ")]
+    assert len(errors) == 1, ended.err
+    assert "Traceback" not in ended.err
+    assert printable_only(ended.err)
+    assert ended.out == b""
+    for word in given.words:
+        assert word in ended.err, (word, ended.err)
+
+
+def limited(
+    *arguments: object,
+    cwd: Path,
+    memory: int | None = None,
+    seconds: float = 60,
+    under: tuple[str, ...] = (),
+    **env: str,
+) -> tuple[Ended, float, int]:
+    """Run a process; return how it ended, after how many seconds, and its peak memory in bytes."""
+
+    def limit() -> None:
+        if memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+    with open(cwd / ".out", "wb+") as out, open(cwd / ".err", "wb+") as err:
+        begin = time.monotonic()
+        process = subprocess.Popen(
+            [*under, NORMCLI, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=cwd,
+            env=environment(**env),
+            preexec_fn=limit,
+        )
+        while True:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            assert time.monotonic() - begin < seconds, "it hangs"
+            time.sleep(0.01)
+        took = time.monotonic() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        ended = Ended(process.returncode, out.read(), err.read().decode())
+    return ended, took, usage.ru_maxrss * 1024
+
+
+def statistics(path: Path) -> dict:
+    """Return a JSON sidecar."""
+    return json.loads(path.read_text())
+
+
+def pooled(path: Path) -> tuple[float, float, int]:
+    """Return mean, variance and count over all groups of a JSON sidecar."""
+    arrays = statistics(path)["arrays"]
+    count = np.asarray(arrays["count"]["data"], np.int64).reshape(-1)
+    mean = np.asarray(arrays["mean"]["data"], float).reshape(-1)
+    m2 = np.asarray(arrays["m2"]["data"], float).reshape(-1)
+    total = int(count.sum())
+    center = float((count * mean).sum() / total)
+    return center, float((m2 + count * (mean - center) ** 2).sum() / total), total

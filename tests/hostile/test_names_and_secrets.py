@@ -1,0 +1,165 @@
+"""Names that drive a terminal, secrets in addresses, odd files, and folders that hold modules."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+
+import normcli
+from tests.cli.terminal import call, on_terminal, printable_only
+from tests.hostile.commands import limited
+
+VALUES = np.random.default_rng(4).normal(size=(8, 3)).astype("f4")
+NAMES = [
+    "\x1b[2J\x1b]0;owned\x07",
+    "[red]x[/red]",
+    "[/]",
+    "two\nlines",
+    "\u202egnp",
+    "%s%n",
+    "{0.__class__}",
+    "-rf",
+    "a" * 200,
+    "\u200b",
+]
+HTTPS = "https://user:hunter2@host/x.npy?X-Amz-Signature=hunter3"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+class TestNames:
+    def test_of_a_file(self, here, name):
+        name = name.replace("/", "")
+        np.save(here / f"{name}.npy", VALUES)
+        ended = call("fit", f"./{name}.npy", "-o", "s.json")
+        assert ended.code == 0, ended
+        assert printable_only(ended.err)
+
+    def test_of_a_missing_file(self, here, name):
+        ended = call("fit", f"./{name}.npy", "-o", "s.json")
+        assert ended.code == 3
+        assert printable_only(ended.err)
+        assert ended.err.count("\n") <= 2
+
+    def test_of_a_dataset(self, here, name):
+        with h5py.File("x.h5", "w") as file:
+            file[name] = VALUES
+            file["other"] = VALUES
+            file[name].attrs[name] = name
+        for arguments in (("inspect", "x.h5"), ("fit", "x.h5", "-o", "s.json")):
+            ended = call(*arguments)
+            assert ended.code in (0, 3)
+            assert printable_only(ended.err)
+            assert printable_only(ended.text)
+
+    def test_of_dimensions(self, here, name):
+        zarr.create_array("x.zarr", data=VALUES, dimension_names=["N", name])
+        ended = call("fit", "x.zarr", "-o", "s.json")
+        assert ended.code in (0, 2, 3)
+        assert printable_only(ended.err)
+
+
+@pytest.mark.parametrize("name", NAMES[:3], ids=ascii)
+def test_on_a_terminal(here, name):
+    """What rich draws holds the markup of a name as it is, and none of its control codes."""
+    with h5py.File("x.h5", "w") as file:
+        file[name] = VALUES
+        file["other"] = VALUES
+    for arguments in (("inspect", "x.h5"), ("fit", "x.h5", "-o", "s.json")):
+        _, screen = on_terminal(*arguments, cwd=here)
+        assert "\x07" not in screen
+        assert "\x1b[2J" not in screen
+        if "red" in name:
+            assert name in screen
+
+
+def test_a_name_of_a_megabyte(here):
+    ended = call("fit", "x" * (1 << 20) + ".npy", "-o", "s.json")
+    assert ended.code in (2, 3)
+    assert len(ended.err) < 20_000
+
+
+@pytest.mark.parametrize("json_output", [False, True])
+def test_secrets_of_addresses(here, json_output):
+    np.save("x.npy", VALUES)
+    address = HTTPS.replace("/", "_").replace("_", "/", 3)
+    for arguments in (
+        ("fit", HTTPS, "-o", "s.json"),
+        ("apply", "x.npy", "-o", HTTPS),
+        ("apply", "x.npy", "-o", "y.npy", "--stats", address),
+        ("inspect", HTTPS),
+    ):
+        ended = call(*arguments, *(["--json"] if json_output else []))
+        assert ended.code, arguments
+        assert "hunter" not in ended.err
+        assert "hunter" not in ended.text
+
+
+def test_no_secret_in_a_sidecar(here, monkeypatch):
+    """The command is kept in the sidecar, with every argument of it."""
+    np.save("x.npy", VALUES)
+    monkeypatch.setattr(sys, "argv", ["normcli", "fit", "x.npy", "--option", HTTPS])
+    normcli.fit("x.npy", "s.json")
+    text = Path("s.json").read_text()
+    assert "hunter" not in text
+    assert "https://***@host/x.npy?***" in text
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.h5", "x.zarr"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+def test_inputs_that_are_no_files(here, name, kind):
+    """A pipe would wait for a writer for ever, and a device never end."""
+    if kind == "folder" and name == "x.zarr":
+        pytest.skip("a store is a folder")
+    if kind == "pipe":
+        os.mkfifo(name)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(name)
+    elif kind == "folder":
+        Path(name).mkdir()
+    else:
+        os.symlink("/dev/zero", name)
+    ended, seconds, _ = limited("fit", name, "-o", "s.json", cwd=here, seconds=30)
+    assert ended.code in (2, 3), ended
+    assert ended.err.count("normcli: error: ") == 1
+    assert seconds < 30
+
+
+@pytest.mark.parametrize("module", ["zarr", "h5py", "numpy", "json", "numcodecs", "normcli"])
+def test_modules_of_the_current_folder_are_not_run(here, module):
+    canary = here / "canary"
+    (here / f"{module}.py").write_text(f"open({str(canary)!r}, 'w')\n")
+    with h5py.File("x.h5", "w") as file:
+        file["a"] = VALUES
+    ended, _, _ = limited("fit", "x.h5/a", "-o", "s.json", cwd=here)
+    assert ended.code == 0, ended
+    assert not canary.exists()
+
+
+def test_plugins_of_hdf5_are_not_loaded(here):
+    """HDF5 would load every library of that folder when it meets an unknown filter."""
+    (here / "plugins").mkdir()
+    (here / "plugins" / "libh5canary.so").write_bytes(b"not a library")
+    with h5py.File("x.h5", "w") as file:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((10,))
+        plist.set_filter(31999, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((40,))
+        h5py.h5d.create(file.id, b"a", h5py.h5t.IEEE_F32LE, space, plist)
+    folder = str(here / "plugins")
+    ended, _, _ = limited("fit", "x.h5/a", "-o", "s.json", cwd=here, HDF5_PLUGIN_PATH=folder)
+    assert ended.code == 3
+    assert "filter 31999" in ended.err
