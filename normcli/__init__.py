@@ -1,9 +1,9 @@
 """normcli: normalize arrays that do not fit in memory.
 
 ``fit`` measures arrays in one pass, ``merge`` joins what several fits measured, ``apply``
-normalizes, and ``read_statistics`` gives back what a fit wrote; ``init``, ``extract`` and
-``convert`` are about its parameters. All are imported when they are first used, so that
-``normcli --help`` needs neither numpy nor zarr.
+normalizes, ``learn`` learns scale and bias against a target, and ``read_statistics`` gives back
+what a fit wrote; ``init``, ``extract`` and ``convert`` are about its parameters. All are imported
+when they are first used, so that ``normcli --help`` needs neither numpy nor zarr.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         extract,
         fit,
         init,
+        learn,
         merge,
         read_statistics,
     )
@@ -32,6 +33,7 @@ __all__ = [
     "extract",
     "fit",
     "init",
+    "learn",
     "merge",
     "read_statistics",
 ]

@@ -18,6 +18,8 @@ from normcli.api.applying import apply_array
 from normcli.api.exchange import convert, extract, init
 from normcli.api.fitted import FittedStatistics, read_statistics
 from normcli.api.fitting import fit_arrays
+from normcli.api.learning import LearnOutcome, learn_arrays
+from normcli.api.learning_options import LearnOptions
 from normcli.api.merging import merge_statistics
 from normcli.api.options import ApplyOptions, FitOptions, RunOptions
 from normcli.bundles.statistics_file import read_statistics_header
@@ -26,11 +28,13 @@ from normcli.engine.report import Report
 
 __all__ = [
     "FittedStatistics",
+    "LearnOutcome",
     "apply",
     "convert",
     "extract",
     "fit",
     "init",
+    "learn",
     "merge",
     "read_statistics",
 ]
@@ -179,6 +183,55 @@ def apply(
     )
     assert outcome.report is not None
     return outcome.report
+
+
+def learn(
+    input: str | Path,
+    target: str | Path,
+    output: str | Path | None = None,
+    *,
+    observer: Observer | None = None,
+    **options: Any,
+) -> LearnOutcome:
+    """Learn scale and bias against a target: the function behind ``normcli learn``.
+
+    Parameters
+    ----------
+    input, target : str or Path
+        Arrays of the same shape, by name.
+    output : str or Path, optional
+        File for scale and bias, which ``apply(..., affine=output)`` takes.
+    observer : Observer, optional
+        Hears of progress, warnings and the loss.
+    **options
+        The fields of `LearnOptions` and `RunOptions`, which are the options of the command line
+        with underscores: ``stats="s.json"``, ``solver="sgd"``, ``scale_bounds=(0, None)``, …
+
+    Returns
+    -------
+    LearnOutcome
+        ``affine.scale`` and ``affine.bias``, float64, with the extents of the scale axes; a
+        dropped term is None. ``report.learned["losses"]`` has the loss at the start and after.
+
+    Raises
+    ------
+    NormcliError
+        As `normcli.errors` lists them; nothing is left under the output's name then.
+
+    Examples
+    --------
+    Against itself, what is learned undoes the normalization:
+
+    >>> import normcli
+    >>> wine = "sample_data/wine.zarr/measurements"
+    >>> found = normcli.learn(wine, wine, layout="NC", epsilon=0)
+    >>> stats = normcli.fit(wine, layout="NC")
+    >>> bool(abs(found.affine.scale / stats.std - 1).max() < 1e-12)
+    True
+    """
+    run, rest = _split(options)
+    names = (str(input), str(target), None if output is None else str(output))
+    return learn_arrays(*names, LearnOptions(**rest), run, observer or Observer())
 
 
 def _names(inputs: str | Path | Sequence[str | Path]) -> list[str]:

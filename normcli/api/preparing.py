@@ -169,7 +169,8 @@ def batch_sizes(given: int | tuple[int, ...] | None) -> tuple[int, ...] | None:
         return None
     sizes = (given,) if isinstance(given, int) else tuple(given)
     if not sizes or min(sizes) < 1:
-        raise UsageError(f"--batch-size {given} must be 1 or more.")
+        spelled = ",".join(map(str, sizes))
+        raise UsageError(f"--batch-size {spelled} must be 1 or more.")
     return sizes
 
 

@@ -16,10 +16,11 @@ from normcli.bundles.array_checks import (
     to_float64,
 )
 from normcli.bundles.bundle import Bundle
-from normcli.bundles.formats import read_bundle, split_path, write_bundle
+from normcli.bundles.formats import draft_bundle, read_bundle, split_path, write_bundle
 from normcli.bundles.selection import listed, split_name
 from normcli.domain.affine import Affine
 from normcli.errors import InputError, UsageError
+from normcli.publishing import Draft
 
 SCALE_NAMES = ("scale", "weight", "gamma", "scaling")
 BIAS_NAMES = ("bias", "beta", "offset", "biases")
@@ -142,6 +143,42 @@ def write_affine(
     UsageError
         When both are absent, or the format cannot hold them.
     """
+    write_bundle(path, _affine_bundle(path, affine, attrs), overwrite)
+
+
+def draft_affine(
+    path: str,
+    affine: Affine,
+    overwrite: bool = False,
+    attrs: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Draft:
+    """Write scale and bias as a complete draft, which the caller publishes or discards.
+
+    Parameters
+    ----------
+    path, affine, overwrite, attrs
+        As of `write_affine`.
+    folder : Path, optional
+        Where to write the draft; beside `path` without it.
+
+    Raises
+    ------
+    UsageError, OutputError
+        As `write_affine`.
+    """
+    return draft_bundle(path, _affine_bundle(path, affine, attrs), overwrite, folder)
+
+
+def holds_affine(path: str) -> bool:
+    """Return whether a file says of itself that `write_affine` wrote it."""
+    try:
+        return read_bundle(path, lambda names: []).attrs.get("schema") == AFFINE_SCHEMA
+    except InputError:
+        return False
+
+
+def _affine_bundle(path: str, affine: Affine, attrs: Mapping[str, Any] | None) -> Bundle:
     parts = {"scale": affine.scale, "bias": affine.bias}
     arrays = {name: values for name, values in parts.items() if values is not None}
     if not arrays:
@@ -149,7 +186,7 @@ def write_affine(
     about = {"schema": AFFINE_SCHEMA, "schema_version": 1, **(attrs or {})}
     if Path(os.fspath(path)).suffix.lower() == ".npy":
         about = dict(attrs or {})
-    write_bundle(path, Bundle(arrays, about), overwrite)
+    return Bundle(arrays, about)
 
 
 def _read_one(path: str, role: str, aliases: tuple[str, ...]) -> np.ndarray:

@@ -17,6 +17,7 @@ from normcli.cli.extract import extract_command
 from normcli.cli.fit import fit_command
 from normcli.cli.init import init_command
 from normcli.cli.inspect import inspect_command
+from normcli.cli.learn import learn_command
 from normcli.cli.merge import merge_command
 from normcli.cli.streams import open_missing
 from normcli.cli.texts import printable
@@ -33,6 +34,7 @@ def main() -> None:
     \b
       normcli fit     INPUT... -o STATS     measure mean and variance, in one pass
       normcli apply   INPUT... -o OUTPUT    write (x - mean) / sqrt(var + eps) * scale + bias
+      normcli learn   INPUT TARGET -o FILE  scale and bias that carry the input to the target
       normcli merge   STATS... -o STATS     join parts of a fit, or separate fits
       normcli init    -o AFFINE             make scale and bias: ones, zeros, narrow-normal
       normcli inspect PATH                  what is in a container or a statistics file
@@ -55,6 +57,7 @@ def main() -> None:
 
 main.add_command(fit_command)
 main.add_command(apply_command)
+main.add_command(learn_command)
 main.add_command(merge_command)
 main.add_command(init_command)
 main.add_command(inspect_command)

@@ -97,7 +97,7 @@ _NORM = (
     click.option(
         "--batch-size",
         type=BatchSizes(),
-        help="Observations in a batch, for moving statistics and training.",
+        help="Observations in a batch, for moving statistics, training and sgd.",
     ),
     click.option("--num-channels", type=int, metavar="C", help="Assert the number of channels."),
     click.option(

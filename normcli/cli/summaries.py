@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from normcli.cli.texts import counted, duration, shape_text, size
@@ -18,6 +18,7 @@ VERBS = {
     "measure": "measuring",
     "apply": "normalizing",
     "fused": "measuring and normalizing",
+    "learn": "summing input and target",
     "verify": "comparing",
 }
 
@@ -71,6 +72,9 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 def report_rows(report: Report) -> Iterable[tuple[str, str]]:
     """Yield a report as names and values."""
     counts = report.tally
+    if report.learned is not None:
+        yield from _learned_rows(report, report.learned)
+        return
     yield "input", f"{', '.join(report.inputs)} {shape_text(report.shape)} {report.dtype}"
     if report.output is not None:
         yield "output", f"{report.output} {report.output_dtype}"
@@ -95,12 +99,37 @@ def report_rows(report: Report) -> Iterable[tuple[str, str]]:
     if not report.passes:
         yield "time", duration(report.seconds)
         return
+    yield _time_row(report)
+
+
+def _time_row(report: Report) -> tuple[str, str]:
     moved = report.bytes_read + report.bytes_written
-    yield (
+    return (
         "time",
         f"{duration(report.seconds)}, {size(moved)} at {size(report.bytes_per_second)}/s "
         f"({counted(report.passes, 'pass', 'passes')}, {counted(report.workers, 'worker')})",
     )
+
+
+def _learned_rows(report: Report, found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield the report of a learning run."""
+    source, target = report.inputs
+    yield "input", f"{source} {shape_text(report.shape)} {report.dtype}"
+    yield "target", target
+    if report.stats is not None:
+        yield "statistics", report.stats
+    if report.output is not None:
+        yield "scale and bias", report.output
+    loose = found["undetermined"]
+    yield "cells", f"{found['cells']}" + (f", undetermined {loose}" if loose else "")
+    yield "pairs", f"{found['pairs']}, left out {found['skipped']}"
+    losses = found["losses"]
+    steps = "exact"
+    if found["solver"] == "sgd":
+        batches = counted(found["batches"], "batch", "batches")
+        steps = f"{counted(len(losses) - 1, 'epoch')} of {batches}"
+    yield "loss", f"{losses[0]:.6g} at the start, {losses[-1]:.6g} now ({steps})"
+    yield _time_row(report)
 
 
 def verification_rows(found: Verification) -> Iterable[tuple[str, str]]:

@@ -1,9 +1,9 @@
-"""Where the moments of finished regions go: into memory, into a container, or into an average."""
+"""Where the sums of finished regions go: into memory, into a container, or into an average."""
 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import require_usable
 from normcli.engine.report import Tally, tally
 from normcli.engine.walk import Walk
@@ -20,11 +21,14 @@ from normcli.engine.walk import Walk
 # The parts of a container that hold moments, and the counts over their groups.
 Stored = tuple[tuple[StoredPart, ...], Tally]
 
+# What is collected: Moments, or PairMoments.
+Sums = TypeVar("Sums", contravariant=True)
 
-class Collector(Protocol):
-    """Takes the moments of each region once; calls come from one thread, in any order."""
 
-    def put(self, region: int, index: tuple[slice, ...], moments: Found) -> Stored | None:
+class Collector(Protocol[Sums]):
+    """Takes the sums of each region once; calls come from one thread, in any order."""
+
+    def put(self, region: int, index: tuple[slice, ...], moments: Sums) -> Stored | None:
         """Take region number `region` of the walk, whose place in the statistics is `index`.
 
         Returns
@@ -54,6 +58,26 @@ class HeldMoments:
     def put(self, region: int, index: tuple[slice, ...], moments: Found) -> None:
         """Store the region."""
         self.moments.store(index, moments.finish())
+
+    def restore(self, regions: set[int], counts: Tally) -> None:
+        """Do nothing: no region was stored."""
+
+
+class HeldPairs:
+    """Keeps the sums over pairs of all cells in memory.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Extents of the cells.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.pairs = PairMoments.identity(shape)
+
+    def put(self, region: int, index: tuple[slice, ...], moments: PairMoments) -> None:
+        """Store the region."""
+        self.pairs.store(index, moments)
 
     def restore(self, regions: set[int], counts: Tally) -> None:
         """Do nothing: no region was stored."""

@@ -9,8 +9,11 @@ from typing import Any
 from normcli.arrays.access import StoredPart
 from normcli.domain.exact_moments import ExactMoments, Found
 from normcli.domain.moments import Moments
+from normcli.domain.pair_moments import PairMoments
 from normcli.engine.journal_file import Line, pack_arrays, unpack_arrays
 from normcli.engine.report import Tally
+
+Sums = Found | PairMoments
 
 
 @dataclass
@@ -22,8 +25,8 @@ class Done:
     runs : set of int
         Numbers of the runs.
     nodes : dict
-        Moments of nodes of the merge trees by region, first rank and level, with their place in
-        the statistics.
+        Moments (or sums over pairs) of nodes of the merge trees by region, first rank and level,
+        with their place in the statistics.
     stored : set of int
         Regions whose moments are in a container already.
     tally : Tally
@@ -39,7 +42,7 @@ class Done:
     """
 
     runs: set[int] = field(default_factory=set)
-    nodes: dict[tuple[int, int, int], tuple[tuple[slice, ...], Found]] = field(default_factory=dict)
+    nodes: dict[tuple[int, int, int], tuple[tuple[slice, ...], Sums]] = field(default_factory=dict)
     stored: set[int] = field(default_factory=set)
     tally: Tally = field(default_factory=Tally)
     written: dict[int, ExactMoments] = field(default_factory=dict)
@@ -67,9 +70,9 @@ class Done:
             runs=self.runs, parts=self.parts, stored_parts=self.stored_parts, blocks=self.blocks
         )
 
-    def largest_nodes(self) -> dict[tuple[int, int, int], tuple[tuple[slice, ...], Found]]:
+    def largest_nodes(self) -> dict[tuple[int, int, int], tuple[tuple[slice, ...], Sums]]:
         """Return the nodes that are not inside of others, nor of regions that are stored."""
-        found: dict[tuple[int, int, int], tuple[tuple[slice, ...], Found]] = {}
+        found: dict[tuple[int, int, int], tuple[tuple[slice, ...], Sums]] = {}
         ends: dict[int, int] = {}
         for region, first, level in sorted(self.nodes, key=lambda key: (key[0], key[1], -key[2])):
             if region in self.stored or first < ends.get(region, 0):
@@ -133,7 +136,9 @@ def tally_from_json(values: Mapping[str, Any]) -> Tally:
     return Tally(**plain)
 
 
-def _unpacked(packed: Mapping[str, Any]) -> Found:
+def _unpacked(packed: Mapping[str, Any]) -> Sums:
+    if "target_mean" in packed:
+        return unpack_arrays(PairMoments, packed)
     # Regions that one block fills are rounded by its task; only parts of regions are kept exact.
     if "squares" in packed:
         return unpack_arrays(ExactMoments, packed)

@@ -103,11 +103,11 @@ def damped_groups(spec: NormSpec, variance: np.ndarray, constant: np.ndarray) ->
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of one fit or apply.
+    """The outcome of one fit, apply or learn.
 
     Attributes
     ----------
-    command : {"fit", "apply"}
+    command : {"fit", "apply", "learn"}
         What was done.
     inputs : tuple of str
         Names of the inputs.
@@ -135,6 +135,8 @@ class Report:
         Blocks in flight at once.
     kernel : str
         Which loops were used.
+    learned : mapping, optional
+        What a learning run found: cells, pairs, losses; None for the others.
     """
 
     command: str
@@ -156,6 +158,7 @@ class Report:
     seconds: float
     workers: int
     kernel: str
+    learned: Mapping[str, Any] | None = None
 
     @property
     def bytes_per_second(self) -> float:
@@ -166,6 +169,8 @@ class Report:
         """Return the report as values that JSON can hold."""
         values = asdict(self)
         groups = values.pop("tally")
+        if self.learned is None:
+            del values["learned"]
         for name in ("constant", "empty", "damped"):
             groups[f"{name}_groups"] = groups.pop(name)
         return {**values, **groups, "bytes_per_second": self.bytes_per_second}

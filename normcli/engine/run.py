@@ -9,12 +9,13 @@ from math import prod
 from typing import Any
 
 from normcli.arrays.access import StoredPart
-from normcli.domain.exact_moments import ExactMoments, Found
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
 from normcli.engine.collectors import Collector
-from normcli.engine.done import Done
+from normcli.engine.done import Done, Sums
 from normcli.engine.events import Observer, Progress
 from normcli.engine.journal import Journal
+from normcli.engine.learning import LearnJob, learn_run
 from normcli.engine.merge_tree import MergeTree
 from normcli.engine.schedulers import Scheduler, Task
 from normcli.engine.tasks import ApplyJob, MeasureJob, RunResult, apply_run, measure_run
@@ -68,6 +69,15 @@ class Runner:
             return regions.add(result)
 
         self._walk(work, measure_run, job, job.walk, consume, regions.restore)
+
+    def learn(self, work: Pass, job: LearnJob, collector: Collector) -> None:
+        """Read every block of input and target once and hand their sums to `collector`."""
+        regions = RegionTrees(job.walk, collector)
+
+        def consume(result: RunResult) -> Done:
+            return regions.add(result)
+
+        self._walk(work, learn_run, job, job.walk, consume, regions.restore)
 
     def apply(self, work: Pass, job: ApplyJob, collector: Collector | None = None) -> Written:
         """Normalize every block and return what was written.
@@ -165,7 +175,7 @@ class RegionTrees:
         rank: int,
         level: int,
         index: tuple[slice, ...],
-        moments: Found,
+        moments: Sums,
     ) -> None:
         tree = self._trees.setdefault(region, MergeTree(self._walk.ranks))
         first, level, moments = tree.add(rank, level, moments)

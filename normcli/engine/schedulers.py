@@ -108,6 +108,8 @@ class ThreadScheduler:
                 def posttask(key: Any, results: Any, dsk: Any, state: Any, worker: Any) -> None:
                     for result in results:
                         consume(result)
+                    # dask keeps what a task returned until the whole wave is done.
+                    results.clear()
 
                 try:
                     with Callback(posttask=posttask):

@@ -18,6 +18,7 @@ from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import require_usable
 from normcli.domain.transform import Transform, backward, forward
 from normcli.engine.events import Progress
@@ -77,7 +78,7 @@ class ApplyJob:
 
 @dataclass(frozen=True)
 class Region:
-    """Moments of the groups in one part of the statistics.
+    """Moments of the groups (or sums of the cells) in one part of the statistics.
 
     Attributes
     ----------
@@ -87,14 +88,14 @@ class Region:
         Level of the merge-tree node that it is.
     index : tuple of slice
         Its place in the statistics.
-    moments : Moments or ExactMoments
+    moments : Moments, ExactMoments or PairMoments
         The moments; rounded already where the region is one block, whole in itself.
     """
 
     first: int
     level: int
     index: tuple[slice, ...]
-    moments: Moments | ExactMoments
+    moments: Moments | ExactMoments | PairMoments
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
         with job.buffers.lend() as buffer:
             values = job.source.read(block, buffer)
             nbytes += values.nbytes
-            moments = _measured(compute, job.source, values, job.geometry, block)
+            moments = measured(compute, job.source, values, job.geometry, block)
             del values
         index = job.geometry.region(block.start, block.stop)
         if job.walk.ranks == 1:
@@ -149,7 +150,7 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
     return RunResult(run, Progress(run.count, nbytes, 0), tuple(regions))
 
 
-def _measured(
+def measured(
     compute: Any, source: ArraySource, values: np.ndarray, geometry: Geometry, block: Block
 ) -> ExactMoments:
     """Return the moments of what of a block counts in statistics."""
@@ -186,9 +187,7 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
             values = job.source.read(block, buffer)
             bytes_read += values.nbytes
             if job.tables is None:
-                moments = compute.finish(
-                    _measured(compute, job.source, values, job.geometry, block)
-                )
+                moments = compute.finish(measured(compute, job.source, values, job.geometry, block))
                 require_usable(moments, job.spec, values.dtype, job.source.name)
                 statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
                 regions.append(Region(position, 0, index, moments))

@@ -135,7 +135,7 @@ def _measure_piece(
     source = piece.elements(flat)
     kept = [i for i, axis in enumerate(piece.axes) if axis.kept]
     order = kept + [i for i, axis in enumerate(piece.axes) if not axis.kept]
-    for box in tiles(piece.shape, _tile(piece.axes)):
+    for box in tiles(piece.shape, tile_shape(piece.axes)):
         tile = source[box].transpose(order)
         rows = np.ascontiguousarray(tile).reshape(prod(tile.shape[: len(kept)]), -1)
         groups = places[tuple(box[i] for i in kept)].reshape(-1)
@@ -143,7 +143,7 @@ def _measure_piece(
     return result
 
 
-def _tile(axes: tuple[Axis, ...]) -> tuple[int, ...]:
+def tile_shape(axes: tuple[Axis, ...]) -> tuple[int, ...]:
     """Choose the tile of a piece: whole groups where they fit, at most `TILE` elements."""
     lanes = min(axes[-1].extent, LANES) if axes[-1].kept else 1
     aggregated = _fill([1 if axis.kept else axis.extent for axis in axes], TILE // lanes)

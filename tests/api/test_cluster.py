@@ -231,3 +231,18 @@ def test_no_scheduler_answers(tmp_path):
     with pytest.raises((TransientError, UsageError, InputError)) as caught:
         normcli.fit(name, layout="NCHW", scheduler="nonsense://127.0.0.1:1")
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("solver", ["exact", "sgd"])
+def test_the_same_scale_and_bias_as_on_threads(cluster, tmp_path, solver):
+    x = np.random.default_rng(3).integers(0, 99, (3300, 1000), np.uint8)  # four blocks
+    names = store(tmp_path, "x", x), store(tmp_path, "t", x // 3 + 5, "zarr3", (700, 1000))
+    options = {"layout": "NC", "solver": solver, "mode": "batch"}
+    if solver == "sgd":
+        options |= {"batch_size": 500, "epochs": 2}
+    threads = normcli.learn(*names, **options)
+    found = normcli.learn(*names, tmp_path / "a.npz", scheduler_file=cluster, **options)
+    assert len(found.plan.passes[-1].grid) > 3
+    for name in ("scale", "bias"):
+        ours, theirs = (getattr(o.affine, name) for o in (found, threads))
+        assert ours.tobytes() == theirs.tobytes()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from normcli import __version__
-from normcli.api import convert_options
+from normcli.api import convert_options, learning_terms
 from normcli.cli.main import main
 from normcli.domain import norm_spec
 from normcli.domain.conventions import CONVENTIONS
+from normcli.domain.learning import L2_CONVENTIONS
 from tests.cli.terminal import call
 
 NORM = {
@@ -21,6 +22,13 @@ FIT = {"momentum", "moving-variance", "moving-start", "update", "part"}
 APPLY = {
     "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
     "dtype", "stats-out", "no-stats-out", "hdf5-version",
+}  # fmt: skip
+LEARN = {
+    "stats", "mean", "variance", "estimate", "affine", "scale", "bias", "freeze", "scale-init",
+    "bias-init", "seed", "l2", "l2-scale", "l2-bias", "scale-l2-factor", "bias-l2-factor",
+    "l2-convention", "l1-scale", "l1-bias", "scale-bounds", "bias-bounds", "scale-constraint",
+    "bias-constraint", "solver", "learning-rate", "momentum", "scale-rate-factor",
+    "bias-rate-factor", "epochs", "shuffle",
 }  # fmt: skip
 RUN = {
     "output", "overwrite", "workers", "memory", "scheduler", "scheduler-file", "dry-run", "restart",
@@ -44,6 +52,7 @@ def _options(command: str) -> dict[str, click.Option]:
 def test_the_contract_is_complete():
     assert set(_options("fit")) == NORM | FIT | RUN | SCREEN
     assert set(_options("apply")) == NORM | APPLY | RUN | SCREEN
+    assert set(_options("learn")) == NORM | LEARN | RUN | SCREEN
     assert set(_options("merge")) == {"output", "overwrite", "dry-run"} | SCREEN
     assert set(_options("inspect")) == SCREEN | {"property"}
     assert set(_options("extract")) == SCREEN | {"output", "overwrite"}
@@ -61,7 +70,7 @@ def test_the_contract_is_complete():
 
 
 def test_the_choices_are_those_of_the_domain():
-    fit, apply = _options("fit"), _options("apply")
+    fit, apply, learn = _options("fit"), _options("apply"), _options("learn")
     for name, words in (
         ("mode", norm_spec.MODES),
         ("method", norm_spec.METHODS),
@@ -69,11 +78,18 @@ def test_the_choices_are_those_of_the_domain():
         ("epsilon-placement", norm_spec.PLACEMENTS),
         ("convention", tuple(CONVENTIONS)),
     ):
-        for options in (fit, apply):
+        for options in (fit, apply, learn):
             assert tuple(options[name].type.choices) == tuple(words)  # type: ignore[attr-defined]
     convert = _options("convert")
     assert tuple(convert["to"].type.choices) == convert_options.FORMATS  # type: ignore[attr-defined]
     assert tuple(convert["from"].type.choices) == convert_options.READABLE  # type: ignore[attr-defined]
+    for name, words in (
+        ("solver", learning_terms.SOLVERS),
+        ("scale-init", learning_terms.INITIALIZERS),
+        ("bias-init", learning_terms.INITIALIZERS),
+        ("l2-convention", L2_CONVENTIONS),
+    ):
+        assert tuple(learn[name].type.choices) == words  # type: ignore[attr-defined]
 
 
 def test_each_option_is_explained():
@@ -88,6 +104,7 @@ def test_version_and_help():
         ["-h"],
         ["fit", "-h"],
         ["apply", "--help"],
+        ["learn", "-h"],
         ["merge", "-h"],
         ["inspect", "-h"],
     ):

@@ -1,0 +1,91 @@
+"""Sums over pairs of elements: NumPy in float64, one tile of at most 64 Ki pairs at a time."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from math import prod
+
+import numpy as np
+
+from normcli.domain.geometry import Geometry
+from normcli.domain.pair_moments import PairMoments, two_sum
+from normcli.kernels.numpy_tiles import tile_shape
+from normcli.kernels.pieces import Dense, Piece, cut, region_shape, tiles
+
+
+def measure_pairs(
+    values: np.ndarray, target: np.ndarray, cells: Geometry, start: tuple[int, ...]
+) -> PairMoments:
+    """Return the sums over the pairs of one block.
+
+    Parameters
+    ----------
+    values : ndarray of float64
+        The normalized block, in C order.
+    target : ndarray
+        Its targets, in C order, of any real type of native byte order.
+    cells : Geometry
+        Of the whole array; its kept axes are those of the cells.
+    start : tuple of int
+        Lower corner of the block in the whole array.
+
+    Returns
+    -------
+    PairMoments
+        Of the extents of ``cells.region(start, stop)``.
+    """
+    block = Dense.of(values)
+    shape = region_shape(cells, values.shape, start)
+    result = PairMoments.identity((prod(shape),))
+    flat_target = target.reshape(-1)
+    for piece in cut(block, cells, start):
+        _measure_piece(block.flat, flat_target, piece, result)
+    return result.reshape(shape)
+
+
+def tile_pairs(values: np.ndarray, target: np.ndarray) -> PairMoments:
+    """Return the sums over each row of two float64 matrices, in two passes.
+
+    Both passes subtract a pair of the row first, so that rows of equal elements have exactly that
+    mean and no spread.
+    """
+    finite = np.isfinite(values) & np.isfinite(target)
+    count = np.count_nonzero(finite, axis=1).astype(np.int64)
+    every = bool(finite.all())
+    first = finite.argmax(axis=1)[:, np.newaxis]
+    divisor = np.maximum(count, 1)
+    parts = []
+    with np.errstate(over="ignore", invalid="ignore"):
+        for elements in (values, target):
+            shift = np.where(count > 0, np.take_along_axis(elements, first, 1)[:, 0], 0.0)
+            distance = elements - shift[:, np.newaxis]
+            if not every:
+                distance[~finite] = 0.0
+            offset = distance.sum(axis=1) / divisor
+            distance -= offset[:, np.newaxis]
+            if not every:
+                distance[~finite] = 0.0
+            parts.append((*two_sum(shift, offset), distance))
+        (mean, tail, z), (target_mean, target_tail, t) = parts
+        product = (z * t).sum(axis=1)
+        m2 = np.square(z, out=z).sum(axis=1)
+        target_m2 = np.square(t, out=t).sum(axis=1)
+    skipped = values.shape[1] - count
+    return PairMoments(count, mean, tail, target_mean, target_tail, m2, target_m2, product, skipped)
+
+
+def _measure_piece(
+    values: np.ndarray, target: np.ndarray, piece: Piece, result: PairMoments
+) -> None:
+    elements, targets = piece.elements(values), piece.elements(target)
+    own = PairMoments(*(piece.statistics(getattr(result, f.name)) for f in fields(result)))
+    kept = [i for i, axis in enumerate(piece.axes) if axis.kept]
+    order = kept + [i for i, axis in enumerate(piece.axes) if not axis.kept]
+    for box in tiles(piece.shape, tile_shape(piece.axes)):
+        extents = elements[box].transpose(order).shape[: len(kept)]
+        rows = (
+            each[box].transpose(order).astype(np.float64, order="C").reshape(prod(extents), -1)
+            for each in (elements, targets)
+        )
+        place = tuple(box[i] for i in kept)
+        own.store(place, own[place].merge(tile_pairs(*rows).reshape(extents)))
