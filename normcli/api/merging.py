@@ -17,7 +17,13 @@ from normcli.bundles.statistics_file import read_statistics, write_statistics
 from normcli.domain.grid import Grid
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.statistics import SourceDescription, Statistics, require_usable
+from normcli.domain.statistics import (
+    SourceDescription,
+    Statistics,
+    added,
+    keeps_exact,
+    require_usable,
+)
 from normcli.engine.events import Observer
 from normcli.engine.report import Report, tally
 from normcli.errors import InputError, UsageError
@@ -246,18 +252,21 @@ def _whole(parts: Sequence[Named]) -> Named:
             f"in SLURM: sbatch --array={ranges} JOB",
         )
     _require_tiling([numbered[number] for number in range(1, of + 1)], name)
-    moments = _added([numbered[number] for number in range(1, of + 1)])
-    source = replace(numbered[1].statistics.source, part=None)
-    return Named(first.path, replace(first.statistics, moments=moments, source=source))
+    union = _added([numbered[number] for number in range(1, of + 1)])
+    return Named(first.path, replace(union, source=replace(union.source, part=None)))
 
 
-def _added(given: Sequence[Named]) -> Moments:
-    """Return the moments of the union, for the same groups; all that is added up is added here."""
-    total = Moments.identity(given[0].statistics.shape)
+def _added(given: Sequence[Named]) -> Statistics:
+    """Return the first with the moments of all, for the same groups."""
+    first = given[0].statistics
+    sides = []
     for named in given:
         assert named.statistics.moments is not None
-        total = total.merge(named.statistics.moments)
-    return total
+        sides.append((named.statistics.moments, named.statistics.exact))
+    moments, exact = added(sides)
+    if not keeps_exact(first.spec, moments.count.size):
+        exact = None  # As a fit of everything would leave them.
+    return replace(first, moments=moments, exact=exact)
 
 
 def _require_tiling(parts: Sequence[Named], name: str) -> None:
@@ -327,7 +336,7 @@ def _union(whole: Sequence[Named]) -> Statistics:
             "Fit with a --layout that has N.",
         )
     if batch not in spec.kept:
-        moments = _added(whole)
+        union = _added(whole)
     elif spec.divided_axis == batch:
         raise InputError(
             f"{whole[0].path} holds statistics of batches, which are not merged.",
@@ -343,6 +352,7 @@ def _union(whole: Sequence[Named]) -> Statistics:
                 for f in fields(Moments)
             )
         )
+        union = replace(first, moments=moments, exact=None)
     shape = list(first.source.shape)
     shape[batch] = sum(named.statistics.source.shape[batch] for named in whole)
     inputs = tuple(entry for named in whole for entry in named.statistics.source.inputs)
@@ -353,7 +363,7 @@ def _union(whole: Sequence[Named]) -> Statistics:
         chunks=sum(named.statistics.source.chunks for named in whole),
         missing_chunks=sum(named.statistics.source.missing_chunks for named in whole),
     )
-    return replace(first, source=source, moments=moments, provenance=made)
+    return replace(union, source=source, provenance=made)
 
 
 def _input_name(source: SourceDescription) -> str:
