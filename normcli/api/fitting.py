@@ -311,9 +311,7 @@ class _Fit:
             exact = exact.canonical()
             moments = kernels(runner.plan.kernel).finish(exact)
         require_unchanged(self.source, self.state)
-        statistics, counts = self._finish(
-            moments, exact if self.exact else None, moving, source
-        )
+        statistics, counts = self._finish(moments, exact if self.exact else None, moving, source)
         return statistics, counts, self._drafts(statistics, place, stack)
 
     def _drafts(self, statistics: Statistics, place: RunPlace | None, stack: ExitStack) -> Drafts:
