@@ -37,9 +37,9 @@ from normcli.bundles.statistics_file import (
     read_statistics,
     statistics_document,
 )
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry, bind
 from normcli.domain.layout import Layout
-from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
@@ -285,8 +285,8 @@ class _Fit:
             batch = self.layout.batch_axis
             kept = (*(a for a in kept if a == batch), *(a for a in kept if a != batch))
         walk = Walk(work.grid, kept)
-        unrounded = self.exact or self.rule is not None
-        job = MeasureJob(self.source, self.measured, walk, runner.plan.kernel, merged=unrounded)
+        merged = self.exact or self.rule is not None
+        job = MeasureJob(self.source, self.measured, walk, runner.plan.kernel, merged)
         source = describe(self.source)
         if self.by_block:
             assert place is not None
@@ -300,9 +300,9 @@ class _Fit:
             runner.measure(work, job, fold)
             exact, moving = fold.sums, fold.moving
         elif self.exact:
-            sums = HeldSums(self.geometry.statistics_shape)
-            runner.measure(work, job, sums)
-            exact = sums.sums
+            unrounded = HeldSums(self.geometry.statistics_shape)
+            runner.measure(work, job, unrounded)
+            exact = unrounded.sums
         else:
             held = HeldMoments(self.geometry.statistics_shape)
             runner.measure(work, job, held)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from normcli.api.options import FitOptions
 from normcli.arrays.access import ArraySource
-from normcli.domain.geometry import Geometry
 from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.geometry import Geometry
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.part import Part, parse_part
 from normcli.engine.collectors import HeldSums

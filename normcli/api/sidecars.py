@@ -72,8 +72,8 @@ def check_sidecar(
     values = groups * most
     if (suffix == ".json" and values > JSON_VALUES) or (by_block and suffix not in BY_BLOCK):
         raise UsageError(
-            f"{path} would hold {'' if exact is None else 'up to '}{values} values in {groups} groups, more than the "
-            f"{JSON_VALUES} that {suffix} is good for.",
+            f"{path} would hold {'' if exact is None else 'up to '}{values} values in {groups} "
+            f"groups, more than the {JSON_VALUES} that {suffix} is good for.",
             "Write .zarr, .h5 or .npz.",
         )
     refuse_unwritable(Path(path), overwrite)

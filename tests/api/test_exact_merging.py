@@ -175,8 +175,8 @@ def test_chunks_and_kernels_change_no_sum(tmp_path, monkeypatch, kernel):
     found = []
     for i, chunks in enumerate([(1, 4, 6), (19, 1, 2), (7, 3, 6)]):
         name = store(tmp_path, f"x{i}", X, "zarr3", chunks)
-        for run in ({"workers": 1}, {"workers": 3, "memory": "64MiB"}):
-            found.append(bits(normcli.fit(name, layout="NCS", **run)))
+        runs = ({"workers": 1}, {"workers": 3, "memory": "64MiB"})
+        found += [bits(normcli.fit(name, layout="NCS", **run)) for run in runs]
     assert all(one == found[0] for one in found)
 
 

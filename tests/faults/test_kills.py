@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from normcli.bundles.formats import read_bundle
 from tests.cli.terminal import run
 from tests.faults.conftest import FORMATS
 from tests.faults.outcomes import hidden, outcome
@@ -95,6 +96,37 @@ def test_killed_at_every_operation(shim: Shim, inputs, tmp_path, whole, name, mo
             break
         number += 1
     assert number > 20
+
+
+@pytest.mark.parametrize("more", [(), ("--part", "2/3")], ids=["whole", "part"])
+@pytest.mark.parametrize("suffix", ["json", "npz"])
+def test_a_killed_fit_keeps_its_exact_sums(shim: Shim, inputs, tmp_path, suffix, more):
+    command = ["fit", str(inputs / "x.zarr"), "-o", f"s.{suffix}", "--memory", "4300KiB", *more]
+    (tmp_path / "whole").mkdir()
+    assert run(*command, cwd=tmp_path / "whole").code == 0
+    arrays = read_bundle(str(tmp_path / "whole" / f"s.{suffix}")).arrays
+    assert {"exponent", "total", "squares"} <= set(arrays)
+    continued = 0
+    for number in (2, 3, 4, 6, 9):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        faulty = shim.run(
+            *command,
+            cwd=folder,
+            at=number,
+            signal=int(signal.SIGKILL),
+            match=str(folder),
+            ops="write,fsync,rename,unlink,ftruncate,mkdir,close",
+        )
+        assert faulty.code == -signal.SIGKILL
+        ended = run(*command, cwd=folder)
+        assert ended.code == 0, ended.err
+        continued += "continuing: " in ended.err
+        found = read_bundle(str(folder / f"s.{suffix}")).arrays
+        assert {n: a.tobytes() for n, a in found.items()} == {
+            n: a.tobytes() for n, a in arrays.items()
+        }
+    assert continued
 
 
 def test_the_next_run_says_how_much_was_done(shim: Shim, inputs, tmp_path):
