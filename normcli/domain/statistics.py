@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -171,14 +170,15 @@ def keeps_exact(spec: NormSpec, groups: int) -> bool:
 
 
 def added(
-    given: Sequence[tuple[Moments, ExactMoments | None]],
+    given: Iterable[tuple[Moments, ExactMoments | None]],
 ) -> tuple[Moments, ExactMoments | None]:
     """Return the moments of the union of disjoint sets of elements, for the same groups.
 
     Parameters
     ----------
-    given : sequence of (Moments, ExactMoments or None)
-        Moments, and the sums that they were rounded from where they are known; one or more.
+    given : iterable of (Moments, ExactMoments or None)
+        Moments, and the sums that they were rounded from where they are known; one or more, of
+        which none is kept.
 
     Returns
     -------
@@ -188,11 +188,14 @@ def added(
     ExactMoments or None
         The exact sums, where all sides have them.
     """
-    known = [exact for _, exact in given if exact is not None]
-    if len(known) < len(given):
-        return reduce(Moments.merge, (moments for moments, _ in given)), None
-    exact = reduce(ExactMoments.merge, known).canonical()
-    return exact.finish(), exact
+    sides = iter(given)
+    total, sums = next(sides)
+    for moments, more in sides:
+        # Any later side may lack its sums.
+        total = total.merge(moments)
+        # Where units differ, sums get a limb more with each merge, if it is needed or not.
+        sums = None if sums is None or more is None else sums.merge(more).canonical()
+    return (total, None) if sums is None else (sums.finish(), sums)
 
 
 def require_whole(statistics: Statistics, where: str) -> None:

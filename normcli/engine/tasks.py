@@ -36,7 +36,7 @@ class MeasureJob:
     Attributes
     ----------
     merged : bool
-        Hand over exact moments of every region, because they are merged further.
+        Hand over exact moments of every region, because they are merged further or kept.
     buffers : BufferPool
         Memory that blocks are read into.
     """
@@ -88,7 +88,8 @@ class Region:
     index : tuple of slice
         Its place in the statistics.
     moments : Moments or ExactMoments
-        The moments; rounded already where the region is one block, whole in itself.
+        The moments; rounded already where the region is one block, whole in itself, and nothing
+        is merged with it.
     """
 
     first: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 
 import normcli
 from normcli.api.inspecting import inspect_path
+from normcli.api.merging import _moments, _read
 from normcli.bundles.exact_sums import EXACT_NAMES
 from normcli.bundles.formats import read_bundle
+from normcli.bundles.statistics_file import read_statistics_header
 from normcli.domain import statistics as domain_statistics
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
+from normcli.domain.statistics import added
 from normcli.errors import DataPolicyError, InputError, UsageError
 
 from .stores import STORAGES, store
@@ -280,3 +284,45 @@ def test_inspect_lists_no_limbs(tmp_path, suffix):
     found = inspect_path(str(without_sums(path)))
     assert "exact sums" not in found.facts
     assert found.as_dict()["exact_sums"] is False
+
+
+def test_parts_are_held_one_at_a_time(tmp_path):
+    groups, of = 40_000, 12
+    np.save(tmp_path / "x.npy", np.random.default_rng(1).normal(size=(of, groups)).astype("f4"))
+    name = str(tmp_path / "x.npy")
+    paths = [tmp_path / f"{i}.npz" for i in range(1, of + 1)]
+    for i, path in enumerate(paths):
+        normcli.fit(name, path, layout="NC", part=f"{i + 1}/{of}")
+    part = sum(a.nbytes for a in read_bundle(str(paths[0])).arrays.values())
+    taken = []
+    for few in (paths[:3], paths):
+        tracemalloc.start()
+        try:
+            added(_moments(_read(str(path))) for path in few)
+            taken.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert taken[1] < taken[0] + 2 * part
+    tracemalloc.start()
+    try:
+        normcli.merge(paths)
+        assert tracemalloc.get_traced_memory()[1] < taken[1] + 2 * part
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_changes_while_it_is_merged(tmp_path, monkeypatch):
+    paths = []
+    for i, rows in enumerate((X[:5], X[5:])):
+        paths.append(tmp_path / f"{i}.json")
+        normcli.fit(store(tmp_path, f"x{i}", rows), paths[-1], layout="NCS")
+
+    def read(path):
+        header = read_statistics_header(path)
+        # Between reading what it is and what it holds, another fit takes its place.
+        normcli.fit(tmp_path / "x1.npy", paths[0], layout="NCS", overwrite=True)
+        return header
+
+    monkeypatch.setattr("normcli.api.merging.read_statistics_header", read)
+    with pytest.raises(InputError, match=r"0\.json was changed while it was merged"):
+        normcli.merge(paths)
