@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 import normcli
 from normcli.api.inspecting import inspect_path
 from normcli.api.merging import _moments, _read
+from normcli.api.options import RunOptions
+from normcli.api.verifying import verify_output
 from normcli.bundles.exact_sums import EXACT_NAMES
 from normcli.bundles.formats import read_bundle
 from normcli.bundles.statistics_file import read_statistics_header
@@ -22,6 +24,7 @@ from normcli.domain import statistics as domain_statistics
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
 from normcli.domain.statistics import added
+from normcli.engine.events import Observer
 from normcli.errors import DataPolicyError, InputError, UsageError
 
 from .stores import STORAGES, store
@@ -271,6 +274,8 @@ def test_a_sidecar_changed_by_hand_is_refused(tmp_path):
         with pytest.raises(InputError, match="the file was changed") as caught:
             use()
         assert caught.value.hint
+    found = verify_output(str(path), RunOptions(), Observer()).damage
+    assert any("exact sums of 4 of 4 groups do not round" in what for what in found)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
