@@ -37,20 +37,28 @@ from normcli.bundles.statistics_file import (
     read_statistics,
     statistics_document,
 )
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry, bind
 from normcli.domain.layout import Layout
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.part import Part
-from normcli.domain.statistics import SourceDescription, Statistics, require_usable
-from normcli.engine.collectors import HeldMoments, MovingFold
+from normcli.domain.statistics import (
+    SourceDescription,
+    Statistics,
+    added,
+    keeps_exact,
+    require_usable,
+)
+from normcli.engine.collectors import HeldMoments, HeldSums, MovingFold
 from normcli.engine.events import Observer
 from normcli.engine.report import Report, Tally, tally
 from normcli.engine.run import Runner
 from normcli.engine.tasks import MeasureJob
 from normcli.engine.walk import Walk
 from normcli.errors import DataPolicyError, InputError, UsageError
+from normcli.kernels.select import kernels
 from normcli.planning.parts import part_boxes
 from normcli.planning.plan import Plan
 from normcli.planning.planner import GROUPS_IN_MEMORY, Resources, plan_fit, plan_part
@@ -198,6 +206,7 @@ def _settings(fit: _Fit, options: FitOptions, output: str) -> dict[str, object]:
         "update": earlier,
         "missing": options.missing,
         "part": None if fit.part is None else str(fit.part),
+        "exact": fit.exact,
         "output": output,
     }
 
@@ -238,8 +247,10 @@ class _Fit:
         groups = self.geometry.group_count
         self.by_block = not self.spec.per_dataset and groups > GROUPS_IN_MEMORY
         self.part = make_part(options, source, self.geometry, self.by_block)
+        self.exact = self.part is not None or keeps_exact(self.spec, groups)
         if output is not None:
-            check_sidecar(output, run.overwrite, groups, self.by_block)
+            needed = None if self.part is None else source.info.dtype
+            check_sidecar(output, run.overwrite, groups, self.by_block, needed)
         elif self.by_block and not run.dry_run:
             raise UsageError(
                 f"The statistics of {groups} groups are written by block, so they need an output.",
@@ -254,7 +265,8 @@ class _Fit:
             boxes = part_boxes(info, self.part)
             return plan_part(info, self.geometry, resources, kernel, held, boxes)
         moving_axis = self.layout.batch_axis if self.rule is not None else None
-        return plan_fit(info, self.measured, resources, kernel, held, moving_axis)
+        sums = held if self.exact else 0
+        return plan_fit(info, self.measured, resources, kernel, held, moving_axis, sums)
 
     def run(
         self, runner: Runner, place: RunPlace | None, stack: ExitStack
@@ -263,8 +275,9 @@ class _Fit:
         if self.part is not None:
             if runner.journal is not None:
                 runner.journal.begin(runner.plan, lambda done: None)
-            moments = measure_part(runner, self.source, self.geometry, self.spec)
-            statistics, counts = self._finish_part(moments, self.part)
+            sums = measure_part(runner, self.source, self.geometry, self.spec)
+            moments = kernels(runner.plan.kernel).finish(sums)
+            statistics, counts = self._finish_part(moments, sums, self.part)
             return statistics, counts, self._drafts(statistics, place, stack)
         work = runner.plan.passes[0]
         kept = self.measured.kept
@@ -273,9 +286,8 @@ class _Fit:
             batch = self.layout.batch_axis
             kept = (*(a for a in kept if a == batch), *(a for a in kept if a != batch))
         walk = Walk(work.grid, kept)
-        job = MeasureJob(
-            self.source, self.measured, walk, runner.plan.kernel, merged=self.rule is not None
-        )
+        merged = self.exact or self.rule is not None
+        job = MeasureJob(self.source, self.measured, walk, runner.plan.kernel, merged)
         source = self.described
         if self.by_block:
             assert place is not None
@@ -283,16 +295,23 @@ class _Fit:
             return None, counts, ((draft.path, draft.final.absolute()),)
         if runner.journal is not None:
             runner.journal.begin(runner.plan, lambda done: None)
-        moving = None
+        moving, exact = None, None
         if self.rule is not None:
             fold = self._fold(walk, self.rule)
             runner.measure(work, job, fold)
-            moments, moving = fold.pooled, fold.moving
+            exact, moving = fold.sums, fold.moving
+        elif self.exact:
+            unrounded = HeldSums(self.geometry.statistics_shape)
+            runner.measure(work, job, unrounded)
+            exact = unrounded.sums
         else:
             held = HeldMoments(self.geometry.statistics_shape)
             runner.measure(work, job, held)
             moments = held.moments
-        statistics, counts = self._finish(moments, moving, source)
+        if exact is not None:
+            exact = exact.canonical()
+            moments = kernels(runner.plan.kernel).finish(exact)
+        statistics, counts = self._finish(moments, exact if self.exact else None, moving, source)
         return statistics, counts, self._drafts(statistics, place, stack)
 
     def _drafts(self, statistics: Statistics, place: RunPlace | None, stack: ExitStack) -> Drafts:
@@ -343,22 +362,34 @@ class _Fit:
         )
 
     def _finish(
-        self, moments: Moments, moving: MovingStatistics | None, source: SourceDescription
+        self,
+        moments: Moments,
+        exact: ExactMoments | None,
+        moving: MovingStatistics | None,
+        source: SourceDescription,
     ) -> tuple[Statistics, Tally]:
         require_usable(moments, self.spec, source.dtype, self.source.name)
         if self.earlier is not None:
-            assert self.earlier.moments is not None
-            moments = self.earlier.moments.merge(moments)
+            before = self.earlier.moments
+            assert before is not None
+            sides = ((before, self.earlier.exact), (moments, exact))
+            moments, exact = added(sides)
             source = _extended(self.earlier.source, source, self.layout)
-        statistics = Statistics(self.spec, source, moments, moving=moving, provenance=provenance())
+            require_usable(moments, self.spec, source.dtype, f"{self.source.name} with --update")
+        made = provenance()
+        statistics = Statistics(
+            self.spec, source, moments, moving=moving, provenance=made, exact=exact
+        )
         counts = tally(moments, self.spec, source.dtype)
         warn_of(counts, self.spec, self.observer)
         return statistics, counts
 
-    def _finish_part(self, moments: Moments, part: Part) -> tuple[Statistics, Tally]:
+    def _finish_part(
+        self, moments: Moments, exact: ExactMoments, part: Part
+    ) -> tuple[Statistics, Tally]:
         # Groups are judged when they are whole: in merge.
         source = replace(self.described, part=part)
-        statistics = Statistics(self.spec, source, moments, provenance=provenance())
+        statistics = Statistics(self.spec, source, moments, provenance=provenance(), exact=exact)
         return statistics, tally(moments, self.spec, source.dtype)
 
 

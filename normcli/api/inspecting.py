@@ -13,6 +13,7 @@ from normcli.arrays.access import ArrayEntry
 from normcli.arrays.opening import list_arrays
 from normcli.arrays.paths import SUFFIXES, parse_path
 from normcli.bundles.bundle import Bundle
+from normcli.bundles.exact_sums import EXACT_NAMES
 from normcli.bundles.formats import CHECKPOINTS, read_bundle, split_path
 from normcli.bundles.statistics_attributes import SCHEMA
 from normcli.bundles.statistics_file import statistics_from_bundle
@@ -152,9 +153,14 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
             f"{momentum}, batches of {', '.join(map(str, rule.batch_sizes))}, "
             f"{rule.variance} variance, {statistics.moving.batches} batches from {rule.start}"
         )
+    if statistics.exact is not None:
+        facts["exact sums"] = "kept; merge and --update round once"
     for name, value in statistics.provenance.items():
         facts[name] = str(value)
-    return Inspection(text, "statistics", facts, dict(bundle.attrs), _bundle_arrays(bundle))
+    details = {**bundle.attrs, "exact_sums": statistics.exact is not None}
+    # The limbs of sums are no numbers that anybody could read.
+    shown = {name: a for name, a in bundle.arrays.items() if name not in EXACT_NAMES}
+    return Inspection(text, "statistics", facts, details, _bundle_arrays(Bundle(shown)))
 
 
 def _parameters(text: str, bundle: Bundle) -> Inspection:

@@ -13,11 +13,22 @@ import numpy as np
 from normcli.api.preparing import provenance
 from normcli.api.sidecars import check_sidecar
 from normcli.api.warnings import warn_of
-from normcli.bundles.statistics_file import read_statistics, write_statistics
+from normcli.bundles.statistics_file import (
+    read_statistics,
+    read_statistics_header,
+    write_statistics,
+)
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.grid import Grid
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.statistics import SourceDescription, Statistics, require_usable
+from normcli.domain.statistics import (
+    SourceDescription,
+    Statistics,
+    added,
+    keeps_exact,
+    require_usable,
+)
 from normcli.engine.events import Observer
 from normcli.engine.report import Report, tally
 from normcli.errors import InputError, UsageError
@@ -34,11 +45,27 @@ class Named:
     path : str
         The file, or the first of several that were merged.
     statistics : Statistics
-        Its content.
+        Its content; without moments as long as it was not loaded, because those of many parts
+        may outgrow memory.
     """
 
     path: str
     statistics: Statistics
+
+    def loaded(self) -> Statistics:
+        """Return the statistics with their moments.
+
+        Raises
+        ------
+        InputError
+            When the file holds none that can be merged, or was changed meanwhile.
+        """
+        if self.statistics.moments is not None:
+            return self.statistics
+        found = _read(self.path)
+        if found.source != self.statistics.source or found.spec != self.statistics.spec:
+            raise InputError(f"{self.path} was changed while it was merged.", "Merge again.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -101,7 +128,7 @@ def merge_statistics(
         if not overwrite and Path(output).resolve() in {Path(path).resolve() for path in paths}:
             raise UsageError(f"{output} is an input and the output.", "Choose another -o.")
         check_sidecar(output, overwrite)
-    given = [_read(path) for path in paths]
+    given = [Named(path, read_statistics_header(path) or _read(path)) for path in paths]
     _require_alike(given)
     whole = _joined_parts(given)
     _refuse_overlap(whole, observer)
@@ -139,7 +166,7 @@ def merge_statistics(
     return MergeOutcome(merged, report)
 
 
-def _read(path: str) -> Named:
+def _read(path: str) -> Statistics:
     statistics = read_statistics(path)
     if statistics.moving is not None:
         raise InputError(
@@ -152,7 +179,7 @@ def _read(path: str) -> Named:
             f"{path} holds a mean and a variance without counts, which cannot be merged.",
             "Fit from the data.",
         )
-    return Named(path, statistics)
+    return statistics
 
 
 def _require_alike(given: Sequence[Named]) -> None:
@@ -246,18 +273,22 @@ def _whole(parts: Sequence[Named]) -> Named:
             f"in SLURM: sbatch --array={ranges} JOB",
         )
     _require_tiling([numbered[number] for number in range(1, of + 1)], name)
-    moments = _added([numbered[number] for number in range(1, of + 1)])
-    source = replace(numbered[1].statistics.source, part=None)
-    return Named(first.path, replace(first.statistics, moments=moments, source=source))
+    union = _added([numbered[number] for number in range(1, of + 1)])
+    return Named(first.path, replace(union, source=replace(union.source, part=None)))
 
 
-def _added(given: Sequence[Named]) -> Moments:
-    """Return the moments of the union, for the same groups; all that is added up is added here."""
-    total = Moments.identity(given[0].statistics.shape)
-    for named in given:
-        assert named.statistics.moments is not None
-        total = total.merge(named.statistics.moments)
-    return total
+def _added(given: Sequence[Named]) -> Statistics:
+    """Return the first with the moments of all, for the same groups."""
+    first = given[0].statistics
+    moments, exact = added(_moments(named.loaded()) for named in given)
+    if not keeps_exact(first.spec, moments.count.size):
+        exact = None  # As a fit of everything would leave them.
+    return replace(first, moments=moments, exact=exact)
+
+
+def _moments(statistics: Statistics) -> tuple[Moments, ExactMoments | None]:
+    assert statistics.moments is not None
+    return statistics.moments, statistics.exact
 
 
 def _require_tiling(parts: Sequence[Named], name: str) -> None:
@@ -317,7 +348,7 @@ def _union(whole: Sequence[Named]) -> Statistics:
     first = whole[0].statistics
     made = provenance()
     if len(whole) == 1:
-        return replace(first, provenance=made)
+        return replace(whole[0].loaded(), provenance=made)
     spec = first.spec
     batch = spec.layout.batch_axis
     if batch is None:
@@ -327,7 +358,7 @@ def _union(whole: Sequence[Named]) -> Statistics:
             "Fit with a --layout that has N.",
         )
     if batch not in spec.kept:
-        moments = _added(whole)
+        union = _added(whole)
     elif spec.divided_axis == batch:
         raise InputError(
             f"{whole[0].path} holds statistics of batches, which are not merged.",
@@ -336,13 +367,14 @@ def _union(whole: Sequence[Named]) -> Statistics:
     else:
         # Statistics of observations: those of the next input follow.
         axis = spec.kept.index(batch)
-        everything = [named.statistics.moments for named in whole]
+        everything = [_moments(named.loaded())[0] for named in whole]
         moments = Moments(
             *(
                 np.concatenate([getattr(part, f.name) for part in everything], axis)
                 for f in fields(Moments)
             )
         )
+        union = replace(first, moments=moments, exact=None)
     shape = list(first.source.shape)
     shape[batch] = sum(named.statistics.source.shape[batch] for named in whole)
     inputs = tuple(entry for named in whole for entry in named.statistics.source.inputs)
@@ -353,7 +385,7 @@ def _union(whole: Sequence[Named]) -> Statistics:
         chunks=sum(named.statistics.source.chunks for named in whole),
         missing_chunks=sum(named.statistics.source.missing_chunks for named in whole),
     )
-    return replace(first, source=source, moments=moments, provenance=made)
+    return replace(union, source=source, provenance=made)
 
 
 def _input_name(source: SourceDescription) -> str:

@@ -78,7 +78,8 @@ def known_statistics(options: ApplyOptions) -> Known | None:
             count.close()
     statistics = read_statistics(path)
     require_whole(statistics, path)
-    return Known(statistics)
+    # Nothing is added to them here.
+    return Known(replace(statistics, exact=None))
 
 
 def _counted(path: str) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from normcli.api.options import FitOptions
 from normcli.arrays.access import ArraySource
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
-from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.part import Part, parse_part
-from normcli.engine.collectors import HeldMoments
+from normcli.engine.collectors import HeldSums
 from normcli.engine.run import Runner
 from normcli.engine.tasks import MeasureJob
 from normcli.engine.walk import Walk
@@ -54,25 +54,24 @@ def make_part(
 
 def measure_part(
     runner: Runner, source: ArraySource, geometry: Geometry, spec: NormSpec
-) -> Moments:
-    """Measure the boxes that the plan of a part consists of.
+) -> ExactMoments:
+    """Measure the boxes that the plan of a part consists of, without rounding.
 
     Raises
     ------
     DataPolicyError
         When non-finite values are to end the run, and there are some.
     """
-    moments = Moments.identity(geometry.statistics_shape)
+    held = HeldSums(geometry.statistics_shape)
     for work in runner.plan.passes:
-        job = MeasureJob(source, geometry, Walk(work.grid, geometry.kept), runner.plan.kernel)
-        held = HeldMoments(geometry.statistics_shape)
+        walk = Walk(work.grid, geometry.kept)
+        job = MeasureJob(source, geometry, walk, runner.plan.kernel, merged=True)
         runner.measure(work, job, held)
-        moments = moments.merge(held.moments)
     # All other policies speak of whole groups, and are looked at when the parts are merged.
-    bad = int(moments.nonfinite.sum())
+    bad = int(held.sums.nonfinite.sum())
     if spec.nonfinite == "error" and bad:
         raise DataPolicyError(
             f"{source.name} holds {bad} NaN or infinite values in this part.",
             "--nonfinite omit leaves them out of the statistics.",
         )
-    return moments
+    return held.sums.canonical()

@@ -14,6 +14,7 @@ from normcli.arrays.paths import parse_path
 from normcli.bundles.statistics_file import read_statistics_header, statistics_attrs
 from normcli.domain.affine import Affine
 from normcli.domain.array_info import ArrayInfo
+from normcli.domain.exact_moments import most_limbs
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
@@ -33,7 +34,13 @@ JSON_VALUES = 1_000_000
 ARRAYS = 7
 
 
-def check_sidecar(path: str, overwrite: bool, groups: int = 0, by_block: bool = False) -> None:
+def check_sidecar(
+    path: str,
+    overwrite: bool,
+    groups: int = 0,
+    by_block: bool = False,
+    exact: np.dtype | None = None,
+) -> None:
     """Refuse a sidecar that could not be written in the end, before anything is read.
 
     Parameters
@@ -46,6 +53,8 @@ def check_sidecar(path: str, overwrite: bool, groups: int = 0, by_block: bool = 
         Groups that it will hold.
     by_block : bool
         Whether they are written by block.
+    exact : numpy.dtype, optional
+        Type of the elements whose exact sums it has to hold too.
 
     Raises
     ------
@@ -59,11 +68,12 @@ def check_sidecar(path: str, overwrite: bool, groups: int = 0, by_block: bool = 
         raise UsageError(
             f"{path} has no suffix of a statistics file.", f"Use one of {', '.join(SUFFIXES)}."
         )
-    values = groups * ARRAYS
+    most = ARRAYS if exact is None else ARRAYS + 1 + sum(most_limbs(exact))
+    values = groups * most
     if (suffix == ".json" and values > JSON_VALUES) or (by_block and suffix not in BY_BLOCK):
         raise UsageError(
-            f"{path} would hold {values} values in {groups} groups, more than the "
-            f"{JSON_VALUES} that {suffix} is good for.",
+            f"{path} would hold {'' if exact is None else 'up to '}{values} values in {groups} "
+            f"groups, more than the {JSON_VALUES} that {suffix} is good for.",
             "Write .zarr, .h5 or .npz.",
         )
     refuse_unwritable(Path(path), overwrite)

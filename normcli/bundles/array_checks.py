@@ -37,6 +37,19 @@ def to_count(values: np.ndarray, where: str) -> np.ndarray:
     return np.asarray(values, dtype=np.int64, order="C")
 
 
+def to_integer(values: np.ndarray, where: str) -> np.ndarray:
+    """Return signed integers as int64.
+
+    Raises
+    ------
+    InputError
+        When they are of another type.
+    """
+    if values.dtype.kind != "i":
+        raise InputError(f"{where} holds {values.dtype}, not signed integers.")
+    return np.asarray(values, dtype=np.int64, order="C")
+
+
 def require_finite(values: np.ndarray, where: str) -> None:
     """Raise InputError when a value is NaN or infinite."""
     nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from normcli.bundles.bundle import Bundle
+from normcli.bundles.exact_sums import EXACT_NAMES, exact_from_arrays
 from normcli.bundles.statistics_file import statistics_from_bundle
 from normcli.domain.moments import Moments
+from normcli.errors import InputError
 
 # Roundings of one mean over many merges stay far below this.
 _ROUNDING = 1e-6
@@ -24,7 +26,9 @@ def inconsistencies(bundle: Bundle, path: str) -> Iterator[str]:
     DataPolicyError
         When a variance is negative.
     """
-    statistics = statistics_from_bundle(bundle, path)
+    # The sums come last, because they tell only that something else is wrong, not what.
+    others = {name: values for name, values in bundle.arrays.items() if name not in EXACT_NAMES}
+    statistics = statistics_from_bundle(Bundle(others, bundle.attrs), path)
     moments = statistics.moments
     if moments is None:
         return
@@ -33,6 +37,10 @@ def inconsistencies(bundle: Bundle, path: str) -> Iterator[str]:
     expected = moments.variance(statistics.spec.ddof)
     if variance is not None and not np.array_equal(variance, expected, equal_nan=True):
         yield from _named("the variance is not m2 / (count - ddof)", variance != expected)
+    try:
+        exact_from_arrays(bundle.arrays, moments, path)
+    except InputError as error:
+        yield error.message.removeprefix(f"{path}: ")
 
 
 def _of_moments(moments: Moments) -> Iterator[str]:

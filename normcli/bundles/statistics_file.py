@@ -6,7 +6,7 @@ gives back the same bits. ``variance`` is there for other programs: with ``m2`` 
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from normcli.bundles.array_checks import (
     to_float64,
 )
 from normcli.bundles.bundle import Bundle
+from normcli.bundles.exact_sums import exact_arrays, exact_from_arrays
 from normcli.bundles.formats import draft_bundle, read_bundle, write_bundle
+from normcli.bundles.json_file import MAX_VALUES
 from normcli.bundles.json_values import array_to_json
 from normcli.bundles.selection import listed
 from normcli.bundles.statistics_attributes import (
@@ -62,6 +64,8 @@ def statistics_bundle(stats: Statistics) -> Bundle:
     if stats.moving is not None:
         held["moving_mean"], held["moving_variance"] = stats.moving.mean, stats.moving.variance
     held["scale"], held["bias"] = stats.affine.scale, stats.affine.bias
+    if stats.exact is not None:
+        held.update(exact_arrays(stats.exact))
     attrs = statistics_attrs(
         stats.spec,
         stats.source,
@@ -126,7 +130,10 @@ def statistics_from_bundle(bundle: Bundle, path: str) -> Statistics:
         )
     affine = Affine(arrays.get("scale"), arrays.get("bias"))
     _require_affine(bundle, affine, path)
-    return Statistics(about.spec, about.source, moments, given, moving, affine, about.provenance)
+    exact = None if moments is None else exact_from_arrays(bundle.arrays, moments, path)
+    return Statistics(
+        about.spec, about.source, moments, given, moving, affine, about.provenance, exact
+    )
 
 
 def read_statistics(path: str) -> Statistics:
@@ -152,7 +159,7 @@ def write_statistics(path: str, stats: Statistics, overwrite: bool = False) -> N
     OutputError
         When storage fails; nothing is left then.
     """
-    write_bundle(path, statistics_bundle(stats), overwrite)
+    write_bundle(path, statistics_bundle(_for_format(path, stats)), overwrite)
 
 
 def draft_statistics(
@@ -172,7 +179,15 @@ def draft_statistics(
     UsageError, OutputError
         As `write_statistics`.
     """
-    return draft_bundle(path, statistics_bundle(stats), overwrite, folder)
+    return draft_bundle(path, statistics_bundle(_for_format(path, stats)), overwrite, folder)
+
+
+def _for_format(path: str, stats: Statistics) -> Statistics:
+    """Return statistics without the exact sums, where JSON would hold too many values with them."""
+    if stats.exact is None or Path(path).suffix.lower() != ".json":
+        return stats
+    values = sum(array.size for array in statistics_bundle(stats).arrays.values())
+    return replace(stats, exact=None) if values > MAX_VALUES else stats
 
 
 def _moments(arrays: dict[str, np.ndarray], path: str) -> Moments | None:

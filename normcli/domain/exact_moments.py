@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from normcli.domain import limbs
+from normcli.domain.dtypes import is_bfloat16, is_float
 from normcli.domain.limbs import DIGIT
 from normcli.domain.moments import Moments
 
@@ -170,6 +171,27 @@ class ExactMoments:
             limbs.moved(other.squares, 2 * down),
         )
 
+    def canonical(self) -> ExactMoments:
+        """Return the same moments in the one form that depends on the numbers alone.
+
+        The exponent of a group is the largest that its sums are multiples of (0 where they are
+        0), and limbs are those of `limbs.shortest`: whatever was merged in whatever order, equal
+        sums are equal bits.
+        """
+        total, squares = limbs.shortest(self.total), limbs.shortest(self.squares)
+        some = squares.any(axis=-1)
+        steps = np.minimum(limbs.zeros_below(total), limbs.zeros_below(squares) // 2)
+        steps = np.where(some, steps, 0)
+        return ExactMoments(
+            self.count,
+            self.nonfinite,
+            self.minimum,
+            self.maximum,
+            np.where(some, self.exponent + steps, 0),
+            limbs.shortest(limbs.lowered(total, steps)),
+            limbs.shortest(limbs.lowered(squares, 2 * steps)),
+        )
+
     def finish(self) -> Moments:
         """Return the moments in float64: mean and m2 correctly rounded."""
         if self.count.size <= _AT_ONCE:
@@ -210,3 +232,28 @@ def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 Found = Moments | ExactMoments
+
+# Bits of a count, and the sign.
+_COUNT_BITS = 64
+# Lowest and highest exponent of a unit that finite float64 are multiples of: the lowest bit of all
+# is 2**-1074, the highest 2**1023.
+EXPONENTS = (-1074 // DIGIT, 1023 // DIGIT + _COUNT_BITS // DIGIT)
+
+
+def most_limbs(dtype: np.dtype) -> tuple[int, int]:
+    """Return the most limbs that canonical sums of elements of a type have, and of their squares.
+
+    With n < 2**63 elements of magnitude 2**high at most that are multiples of ``2**(32 * unit)``,
+    the sum is n * 2**high at most and the sum of squares n * 2**(2 * high).
+    """
+    if is_bfloat16(dtype):
+        low, high = -133, 128
+    elif is_float(dtype):
+        info = np.finfo(dtype)
+        low, high = int(info.minexp) - int(info.nmant), int(info.maxexp)
+    else:
+        low, high = 0, 8 * dtype.itemsize
+    unit = low // DIGIT
+    total = -(-(high + _COUNT_BITS - DIGIT * unit) // DIGIT)
+    squares = -(-(2 * high + _COUNT_BITS - 2 * DIGIT * unit) // DIGIT)
+    return total, squares

@@ -66,6 +66,46 @@ def moved(limbs: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return wide
 
 
+def shortest(limbs: np.ndarray) -> np.ndarray:
+    """Return the integers in the one form with the fewest limbs that hold those of all groups.
+
+    All limbs are in [0, 2**32) but the highest, which is in [-2**31, 2**31): two's complement.
+    """
+    # The second of two limbs more is 0 or -1, the sign, after a carry.
+    limbs = carry(padded(limbs, limbs.shape[-1] + 2))
+    while limbs.shape[-1] > 1:
+        sign, below = limbs[..., -1], limbs[..., -2]
+        if not np.all(sign == -(below >> (DIGIT - 1))):
+            break
+        limbs = limbs[..., :-1].copy()
+        limbs[..., -1] += sign << DIGIT
+    return limbs
+
+
+def is_shortest(limbs: np.ndarray) -> bool:
+    """Return whether limbs are as `shortest` leaves them, but for how many they are."""
+    high, low = limbs[..., -1], limbs[..., :-1]
+    half = 1 << (DIGIT - 1)
+    return bool(
+        np.all(low >= 0) and np.all(low <= MASK) and np.all(high >= -half) and np.all(high < half)
+    )
+
+
+def zeros_below(limbs: np.ndarray) -> np.ndarray:
+    """Return how many of the lowest carried limbs of each integer are 0; without end for 0."""
+    some = limbs != 0
+    return np.where(some.any(axis=-1), some.argmax(axis=-1), _FULL)
+
+
+def lowered(limbs: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return carried integers divided by ``2**(32 * steps)``, whose lowest limbs are 0."""
+    if not steps.any():
+        return limbs
+    wide = padded(limbs, limbs.shape[-1] + int(steps.max()))
+    places = np.arange(limbs.shape[-1]) + steps[..., np.newaxis]
+    return np.take_along_axis(wide, places, axis=-1)
+
+
 def of_terms(terms: list[tuple[np.ndarray, np.ndarray]], lowest: np.ndarray) -> np.ndarray:
     """Return the limbs of sums of ``value * 2**bit``, in units of ``2**lowest``.
 

@@ -1,9 +1,9 @@
 """Moments in float64: everything that statistics are made of.
 
 They are measured as exact sums (`ExactMoments`) and rounded once. Moments that were rounded before
-they met (a sidecar that is continued) are merged by the update of Chan, Golub and LeVeque (1979),
-"Updating formulae and a pairwise algorithm for computing sample variances", which never subtracts
-large sums.
+they met (of sidecars without exact sums) are merged by the update of Chan, Golub and LeVeque
+(1979), "Updating formulae and a pairwise algorithm for computing sample variances", which never
+subtracts large sums.
 """
 
 from __future__ import annotations

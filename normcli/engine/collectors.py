@@ -83,6 +83,29 @@ class HeldPairs:
         """Do nothing: no region was stored."""
 
 
+class HeldSums:
+    """Keeps the exact sums of all groups in memory, over any number of passes.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Extents of the statistics.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.sums = ExactMoments.identity(shape)
+
+    def put(self, region: int, index: tuple[slice, ...], moments: Found) -> None:
+        """Add the region to its groups."""
+        assert isinstance(moments, ExactMoments), "what is added to is not rounded before"
+        # An empty index would make scalars of arrays without axes.
+        where = index or ...
+        self.sums = self.sums.store(where, self.sums[where].merge(moments))
+
+    def restore(self, regions: set[int], counts: Tally) -> None:
+        """Do nothing: no region was stored."""
+
+
 class StoredMoments:
     """Writes the moments of each region into a container, where they may outgrow memory.
 
@@ -182,8 +205,13 @@ class MovingFold:
     @property
     def pooled(self) -> Moments:
         """Moments of everything, once all regions have been put."""
+        return self.sums.finish()
+
+    @property
+    def sums(self) -> ExactMoments:
+        """Exact sums of everything, once all regions have been put."""
         assert self._pooled is not None
-        return self._pooled.finish()
+        return self._pooled
 
     def restore(self, regions: set[int], counts: Tally) -> None:
         """Do nothing: no region was stored."""

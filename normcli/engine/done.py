@@ -139,7 +139,7 @@ def tally_from_json(values: Mapping[str, Any]) -> Tally:
 def _unpacked(packed: Mapping[str, Any]) -> Sums:
     if "target_mean" in packed:
         return unpack_arrays(PairMoments, packed)
-    # Regions that one block fills are rounded by its task; only parts of regions are kept exact.
+    # Regions that one block fills are rounded by its task, unless their exact sums are kept.
     if "squares" in packed:
         return unpack_arrays(ExactMoments, packed)
     return unpack_arrays(Moments, packed)

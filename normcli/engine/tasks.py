@@ -37,7 +37,7 @@ class MeasureJob:
     Attributes
     ----------
     merged : bool
-        Hand over exact moments of every region, because they are merged further.
+        Hand over exact moments of every region, because they are merged further or kept.
     buffers : BufferPool
         Memory that blocks are read into.
     """
@@ -89,7 +89,8 @@ class Region:
     index : tuple of slice
         Its place in the statistics.
     moments : Moments, ExactMoments or PairMoments
-        The moments; rounded already where the region is one block, whole in itself.
+        The moments; rounded already where the region is one block, whole in itself, and nothing
+        is merged with it.
     """
 
     first: int

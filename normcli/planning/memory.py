@@ -26,6 +26,10 @@ TABLE_BYTES = 40
 # that nothing needs, those that wait for their neighbours, and both merged.
 EXACT_COPIES = 4
 
+# Exact sums that are kept: as they grow, in their canonical form, and as they are rounded or
+# written.
+KEPT_COPIES = 3
+
 # Temporaries for each worker: the tiles that kernels work in, and before them the piece that
 # reading cuts small runs out of, which is of the same size.
 TILE_BYTES = 4 * MIB

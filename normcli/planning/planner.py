@@ -13,7 +13,14 @@ from normcli.domain.array_info import ArrayInfo
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
 from normcli.errors import PlanError
-from normcli.planning.memory import MIB, MOMENTS_BYTES, TABLE_BYTES, cache_cost
+from normcli.planning.memory import (
+    KEPT_COPIES,
+    MIB,
+    MOMENTS_BYTES,
+    TABLE_BYTES,
+    cache_cost,
+    exact_bytes,
+)
 from normcli.planning.passes import PassPlanner
 from normcli.planning.plan import Pass, Plan
 
@@ -44,6 +51,7 @@ def plan_fit(
     kernel: str,
     groups_held: int,
     moving_axis: int | None = None,
+    sums_held: int = 0,
 ) -> Plan:
     """Return the plan of one measuring pass.
 
@@ -62,6 +70,8 @@ def plan_fit(
     moving_axis : int, optional
         The batch axis, where moving statistics are kept: the pieces that are measured then
         depend on neither chunks nor budget.
+    sums_held : int
+        Groups whose exact sums stay in memory.
 
     Raises
     ------
@@ -69,6 +79,7 @@ def plan_fit(
         When one block does not fit the budget.
     """
     held = _statistics_memory(groups_held) + cache_cost(source)
+    held += _sums_memory(sums_held, source)
     passes = PassPlanner(source, geometry, resources.memory - held)
     if moving_axis is not None:
         measure = passes.moving(moving_axis)
@@ -90,6 +101,8 @@ def plan_part(
 ) -> Plan:
     """Return the plan that measures some boxes of an array, in one pass each.
 
+    The exact sums of all groups stay in memory.
+
     Parameters
     ----------
     source, geometry, resources, kernel, groups_held
@@ -102,7 +115,7 @@ def plan_part(
     PlanError
         When one block does not fit the budget.
     """
-    held = _statistics_memory(groups_held)
+    held = _statistics_memory(groups_held) + _sums_memory(groups_held, source)
     passes = []
     for box in boxes:
         info = replace(source, shape=box.shape)
@@ -212,6 +225,10 @@ def _too_large(work: Pass, source: ArrayInfo, resources: Resources, held: int) -
 
 def _statistics_memory(groups: int) -> int:
     return groups * (2 * MOMENTS_BYTES + TABLE_BYTES)
+
+
+def _sums_memory(groups: int, source: ArrayInfo) -> int:
+    return groups * KEPT_COPIES * exact_bytes(source.dtype)
 
 
 def _size(nbytes: int) -> str:

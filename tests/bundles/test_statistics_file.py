@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from normcli.bundles.bundle import Bundle
+from normcli.bundles.exact_sums import EXACT_NAMES
 from normcli.bundles.formats import FORMATS, read_bundle, write_bundle
 from normcli.bundles.statistics_file import (
     ARRAY_NAMES,
@@ -175,7 +176,7 @@ def test_the_schema_knows_every_field():
         assert set(properties[where]["properties"]) == {f.name for f in fields(cls)}
     moving = properties["moving"]["oneOf"][1]["properties"]
     assert set(moving) == {f.name for f in fields(MovingRule)} | {"batches"}
-    assert set(properties["arrays"]["properties"]) == set(ARRAY_NAMES)
+    assert set(properties["arrays"]["properties"]) == {*ARRAY_NAMES, *EXACT_NAMES}
 
 
 def test_statistics_too_large_for_json(tmp_path):

@@ -18,11 +18,14 @@ from normcli.domain.geometry import bind
 from normcli.domain.grid import Block
 from normcli.domain.layout import Layout
 from normcli.domain.norm_spec import make_spec
+from normcli.engine.collectors import HeldSums
 from normcli.engine.tasks import MeasureJob, measure_run
 from normcli.engine.walk import Walk
 from normcli.kernels.numba_memory import Memory
 from normcli.kernels.numba_sums import new_sums, widths_of
+from normcli.kernels.select import kernels
 from normcli.planning.memory import (
+    KEPT_COPIES,
     MIB,
     MOMENTS_BYTES,
     TILE_BYTES,
@@ -31,7 +34,7 @@ from normcli.planning.memory import (
     read_cost,
     write_cost,
 )
-from normcli.planning.planner import Resources, plan_fit
+from normcli.planning.planner import Resources, plan_fit, plan_part
 from tests.benchmarks.harness import run_process
 
 SHAPE = (64, 512, 64)  # 8 MiB of float32
@@ -180,6 +183,41 @@ def test_the_limbs_of_a_group_are_declared(dtype):
     sums = new_sums(1000, widths_of(memory.flat.dtype, memory.half)[0], memory.wide)
     arrays = (sums.count, sums.bad, sums.low, sums.high, sums.base, sums.total, sums.squares)
     assert exact_bytes(dtype) * 1000 == sum(array.nbytes for array in arrays)
+
+
+@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+@pytest.mark.parametrize("dtype", ["u1", "i8", "f4", "f8"])
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_kept_sums_take_no_more_than_declared(dtype, kernel, pieces):
+    groups = 1 << 16
+    x = np.random.default_rng(0).normal(100, 20, (32, groups)).astype(dtype)
+    axes = bind(make_spec(Layout("NC"), x.dtype, mode="batch"), x.shape)
+    run = kernels(kernel)
+    size = groups // pieces
+    starts = range(0, groups, size)
+    parts = [((slice(a, a + size),), run.measure(x[:, a : a + size], axes, (0, a))) for a in starts]
+    run.finish(parts[0][1])  # compiles
+
+    def keep():
+        held = HeldSums((groups,))
+        for index, sums in (*parts, *parts):
+            held.put(0, index, sums)
+        run.finish(held.sums.canonical())
+
+    assert peak(keep) <= groups * (KEPT_COPIES * exact_bytes(x.dtype) + MOMENTS_BYTES) + ROOM
+
+
+def test_kept_sums_are_part_of_the_plan():
+    info = ArrayInfo((64, 1000), np.dtype("f4"))
+    axes = bind(make_spec(Layout("NC"), info.dtype, mode="batch"), info.shape)
+    given = Resources(1, 1 << 30)
+    without = plan_fit(info, axes, given, "numpy", 1000)
+    kept = plan_fit(info, axes, given, "numpy", 1000, sums_held=1000)
+    more = 1000 * KEPT_COPIES * exact_bytes(info.dtype)
+    assert kept.statistics_memory - without.statistics_memory == more
+    boxes = [Block(0, (0, 0), (32, 1000))]
+    part = plan_part(info, axes, given, "numpy", 1000, boxes)
+    assert part.statistics_memory == kept.statistics_memory
 
 
 def test_the_whole_process_stays_within_its_plan(tmp_path):
