@@ -15,8 +15,8 @@ from normcli.kernels.numba_widen import load
 TILE = 2048
 
 
-@jit(LANES)
-def _by_none(
+@jit(LANES, inline=True)
+def by_none(
     tile: Any, out: Any, subtract: float, factor: float, multiply: float, add: float
 ) -> None:
     factor = factor * multiply
@@ -30,10 +30,8 @@ def _by_first(tile: Any, out: Any, subtract: Any, factor: Any, multiply: float, 
         out[j] = (tile[j] - subtract[j]) * factor[j] * multiply + add
 
 
-@jit(LANES)
-def _by_second(
-    tile: Any, out: Any, subtract: float, factor: float, multiply: Any, add: Any
-) -> None:
+@jit(LANES, inline=True)
+def by_second(tile: Any, out: Any, subtract: float, factor: float, multiply: Any, add: Any) -> None:
     for j in range(tile.size):
         out[j] = (tile[j] - subtract) * factor * multiply[j] + add[j]
 
@@ -81,17 +79,17 @@ def affine(
                     )  # fmt: skip
                     for j in range(0, length, TILE):
                         n = min(TILE, length - j)
-                        tile = load(flat, at + j, at + j + n, half, scratch)
+                        tile, _ = load(flat, at + j, at + j + n, half, scratch)
                         to = out[at + j : at + j + n]
                         if firsts[4] == 0 and seconds[4] == 0:
-                            _by_none(tile, to, subtract[f], factor[f], multiply[s], add[s])
+                            by_none(tile, to, subtract[f], factor[f], multiply[s], add[s])
                         elif seconds[4] == 0:
                             _by_first(
                                 tile, to, subtract[f + j : f + j + n], factor[f + j : f + j + n],
                                 multiply[s], add[s],
                             )  # fmt: skip
                         elif firsts[4] == 0:
-                            _by_second(
+                            by_second(
                                 tile, to, subtract[f], factor[f], multiply[s + j : s + j + n],
                                 add[s + j : s + j + n],
                             )  # fmt: skip
