@@ -15,8 +15,8 @@ from normcli.kernels.numba_widen import load
 TILE = 2048
 
 
-@jit(LANES, inline=True)
-def by_none(
+@jit(LANES)
+def _by_none(
     tile: Any, out: Any, subtract: float, factor: float, multiply: float, add: float
 ) -> None:
     factor = factor * multiply
@@ -32,6 +32,7 @@ def _by_first(tile: Any, out: Any, subtract: Any, factor: Any, multiply: float, 
 
 @jit(LANES, inline=True)
 def by_second(tile: Any, out: Any, subtract: float, factor: float, multiply: Any, add: Any) -> None:
+    """Transform a row along which the second pair of tables varies."""
     for j in range(tile.size):
         out[j] = (tile[j] - subtract) * factor * multiply[j] + add[j]
 
@@ -82,7 +83,7 @@ def affine(
                         tile, _ = load(flat, at + j, at + j + n, half, scratch)
                         to = out[at + j : at + j + n]
                         if firsts[4] == 0 and seconds[4] == 0:
-                            by_none(tile, to, subtract[f], factor[f], multiply[s], add[s])
+                            _by_none(tile, to, subtract[f], factor[f], multiply[s], add[s])
                         elif seconds[4] == 0:
                             _by_first(
                                 tile, to, subtract[f + j : f + j + n], factor[f + j : f + j + n],

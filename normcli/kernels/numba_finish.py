@@ -51,6 +51,7 @@ def _carry(digits: Any, low: int, high: int) -> None:
 def finish_groups(
     count: Any, exponent: Any, total: Any, squares: Any, sums: Any, spread: Any, mean: Any, m2: Any
 ) -> None:
+    """Put down mean and m2 of groups; `sums` and `spread` are room for their digits."""
     size, more = total.shape[1], squares.shape[1]
     for g in range(count.size):
         n = max(count[g], 1)

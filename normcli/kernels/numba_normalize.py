@@ -9,7 +9,6 @@ block is handed over; where they differ the block is normalized by what the fold
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
 
 import numpy as np
 
@@ -140,6 +139,7 @@ def _walk(
         np.zeros(size) if tables[3] is None else tables[3],
         groups.places,
         groups.steps,
+        1.0,
     )
     shape = region_shape(recipe.geometry, block.values.shape, start)
     found = (number, mean, m2, low, high, bad)

@@ -80,7 +80,8 @@ def mean_and_m2(n: int, total: int, first: int, second: int, e: int) -> Any:
     else:
         mean = _ratio(np.uint64(abs(total)), np.uint64(0), np.uint64(n), unit - 64)
         mean = -mean if total < 0 else mean
-    high, low = _spread(n, total, first, second)  # type: ignore[call-arg]
+    found: Any = _spread(n, total, first, second)  # type: ignore[call-arg]
+    high, low = found
     if high == np.uint64(0) and low < np.uint64(_EXACT_INTEGERS):
         return mean, math.ldexp(np.float64(low) / np.float64(n), 2 * unit)
     return mean, _ratio(high, low, np.uint64(n), 2 * unit)
@@ -100,7 +101,7 @@ def _ratio(high: Any, low: Any, n: Any, unit: int) -> float:
     here = ((high - top * n) << width) | (low >> width)
     under = here // n
     sticky = under * n != here or (low & mask) != np.uint64(0)
-    more = _zeros(top)  # type: ignore[call-arg]
+    more = _zeros(top)
     ahead = (top << np.uint64(more)) | (under >> np.uint64(32 - more))
     sticky = sticky or ((under << np.uint64(more)) & mask) != np.uint64(0)
     if sticky:
