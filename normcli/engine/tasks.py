@@ -7,12 +7,14 @@ the same code. Elements never leave a task.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from normcli.arrays.access import ArraySink, ArraySource, StoredPart
 from normcli.arrays.buffers import BufferPool
+from normcli.domain.affine import Affine
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
@@ -20,14 +22,15 @@ from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import require_usable
-from normcli.domain.transform import Transform, backward, forward
+from normcli.domain.transform import Normalizer, Transform, backward, forward
 from normcli.engine.events import Progress
 from normcli.engine.merge_tree import MergeTree
 from normcli.engine.stopping import check_stop
 from normcli.engine.tables import AffineTables, NormalizerTables, normalizer_of
 from normcli.engine.walk import Run, Walk
 from normcli.errors import DataPolicyError
-from normcli.kernels.select import kernels
+from normcli.kernels.normalizing import Recipe
+from normcli.kernels.select import Kernels, kernels
 
 
 @dataclass(frozen=True)
@@ -187,17 +190,15 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
         with job.buffers.lend() as buffer:
             values = job.source.read(block, buffer)
             bytes_read += values.nbytes
+            affine = job.affine.region(job.geometry.scale_region(block.start, block.stop))
+            # Always an array of its own, so that the buffer may take the next block.
             if job.tables is None:
-                moments = compute.finish(measured(compute, job.source, values, job.geometry, block))
-                require_usable(moments, job.spec, values.dtype, job.source.name)
-                statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
+                moments, result = _by_own_statistics(compute, job, values, affine, block)
                 regions.append(Region(position, 0, index, moments))
             else:
                 statistics = job.tables.region(index)
-            affine = job.affine.region(job.geometry.scale_region(block.start, block.stop))
-            transform: Transform = (backward if job.inverse else forward)(statistics, affine)
-            # Always an array of its own, so that the buffer may take the next block.
-            result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
+                transform: Transform = (backward if job.inverse else forward)(statistics, affine)
+                result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
             del values
         parts += job.sink.write(job.sink_array, block, result)
         bytes_written += result.nbytes
@@ -217,3 +218,24 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
         written.root,
         tuple(parts),
     )
+
+
+def _by_own_statistics(
+    compute: Kernels, job: ApplyJob, values: np.ndarray, affine: Affine, block: Block
+) -> tuple[Moments, np.ndarray]:
+    """Return the moments of a block of whole groups, and the block normalized by them."""
+    fold = partial(_fold, job, values.dtype)
+    if job.source.stored_parts(block) is None:
+        recipe = Recipe(job.spec, job.geometry, affine, job.source.info.dtype, job.dtype, fold)
+        found = compute.normalize(values, recipe, block.start)
+        if found is not None:
+            return found
+    moments = compute.finish(measured(compute, job.source, values, job.geometry, block))
+    transform = forward(fold(moments), affine)
+    return moments, compute.transform(values, transform, job.geometry, block.start, job.dtype)
+
+
+def _fold(job: ApplyJob, dtype: np.dtype, moments: Moments) -> Normalizer:
+    """Return what groups are normalized with, where their moments allow it."""
+    require_usable(moments, job.spec, dtype, job.source.name)
+    return normalizer_of(moments, job.spec, job.source.info.dtype)

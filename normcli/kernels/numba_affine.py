@@ -30,10 +30,9 @@ def _by_first(tile: Any, out: Any, subtract: Any, factor: Any, multiply: float, 
         out[j] = (tile[j] - subtract[j]) * factor[j] * multiply + add
 
 
-@jit(LANES)
-def _by_second(
-    tile: Any, out: Any, subtract: float, factor: float, multiply: Any, add: Any
-) -> None:
+@jit(LANES, inline=True)
+def by_second(tile: Any, out: Any, subtract: float, factor: float, multiply: Any, add: Any) -> None:
+    """Transform a row along which the second pair of tables varies."""
     for j in range(tile.size):
         out[j] = (tile[j] - subtract) * factor * multiply[j] + add[j]
 
@@ -81,7 +80,7 @@ def affine(
                     )  # fmt: skip
                     for j in range(0, length, TILE):
                         n = min(TILE, length - j)
-                        tile = load(flat, at + j, at + j + n, half, scratch)
+                        tile, _ = load(flat, at + j, at + j + n, half, scratch)
                         to = out[at + j : at + j + n]
                         if firsts[4] == 0 and seconds[4] == 0:
                             _by_none(tile, to, subtract[f], factor[f], multiply[s], add[s])
@@ -91,7 +90,7 @@ def affine(
                                 multiply[s], add[s],
                             )  # fmt: skip
                         elif firsts[4] == 0:
-                            _by_second(
+                            by_second(
                                 tile, to, subtract[f], factor[f], multiply[s + j : s + j + n],
                                 add[s + j : s + j + n],
                             )  # fmt: skip

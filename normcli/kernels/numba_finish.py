@@ -27,7 +27,7 @@ def finish(exact: ExactMoments) -> Moments:
     mean, m2 = np.empty(exact.shape), np.empty(exact.shape)
     total, squares = exact.total.shape[-1], exact.squares.shape[-1]
     room = max(2 * total + 2, squares + 3) + 4
-    _finish(
+    finish_groups(
         exact.count.reshape(-1),
         exact.exponent.reshape(-1),
         exact.total.reshape(-1, total),
@@ -48,9 +48,10 @@ def _carry(digits: Any, low: int, high: int) -> None:
 
 
 @jit(LANES)
-def _finish(
+def finish_groups(
     count: Any, exponent: Any, total: Any, squares: Any, sums: Any, spread: Any, mean: Any, m2: Any
 ) -> None:
+    """Put down mean and m2 of groups; `sums` and `spread` are room for their digits."""
     size, more = total.shape[1], squares.shape[1]
     for g in range(count.size):
         n = max(count[g], 1)

@@ -169,6 +169,7 @@ def _single_pass(tile: Any, signed: Any, unsigned: Any, scale: float, anchor: fl
     s = 0.0
     first = 0.0
     second = 0.0
+    square = scale * scale
     least, most, smallest, largest = signed[0], signed[0], unsigned[0], unsigned[0]
     for i in range(tile.size):
         key = signed[i]
@@ -177,15 +178,14 @@ def _single_pass(tile: Any, signed: Any, unsigned: Any, scale: float, anchor: fl
         bits = unsigned[i]
         smallest = bits if bits < smallest else smallest
         largest = bits if bits > largest else largest
-        # No square of a float32 leaves float64, so that sums are scaled instead of elements.
         x = np.float64(tile[i])
         high, low = split_single(x, anchor)
-        s += x
+        # Scaled as they are added, by fused multiply and add: additions alone have only half of
+        # the vector units, and were what a tile waited for.
+        s += x * scale
         first += high
-        second += low
-    square = scale * scale
-    s, first, second = s * scale, first * square, second * square
-    return s, 0.0, first, second, 0.0, 0.0, least, most, smallest, largest
+        second += low * square
+    return s, 0.0, first * square, second, 0.0, 0.0, least, most, smallest, largest
 
 
 @jit(SUMS)
@@ -318,27 +318,30 @@ def _add(g: int, e: int, found: Any, sums: Any) -> None:
     )  # fmt: skip
 
 
-def add_tile(tile: Any, g: int, sums: Any) -> None:
-    """Add a tile of at most `TILE` floats to group g."""
+# What `tile_sums` says of a tile: its sums are exact; they need several passes; it holds NaN or
+# infinities.
+ONE_PASS, MANY_PASSES, NOT_FINITE = range(3)
+
+
+def tile_sums(tile: Any, guess: Any, room: Any) -> Any:
+    """Return what a tile is, e with all elements below 2**e, its six sums and both extremes."""
     raise NotImplementedError("only for compiled code")
 
 
-@overload(add_tile)
-def _add_tile(tile: Any, g: Any, sums: Any) -> Callable[..., Any]:
+@overload(tile_sums, jit_options={"forceinline": True})
+def _tile_sums(tile: Any, guess: Any, room: Any) -> Callable[..., Any]:
     single = tile.dtype == types.float32
     signed = np.int32 if single else np.int64
     unsigned = np.uint32 if single else np.uint64
     mask = (1 << (tile.dtype.bitwidth - 1)) - 1
 
-    def of_type(tile: Any, g: Any, sums: Any) -> None:
+    def of_type(tile: Any, guess: Any, room: Any) -> Any:
         mantissa, bias, reach, lowest = limits(tile)
         infinity = (2 * bias + 1) << mantissa
-        e = sums.guess[0]
+        kind = ONE_PASS
+        e = guess[0]
         s, t, a, b, c, d, least, most, smallest, largest = one_pass(tile, e)
         top = max(np.int64(most), np.int64(largest) & mask)
-        if top >= infinity:
-            _bands(tile, tile.view(signed), mask, g, sums)
-            return
         low = infinity
         zero = False
         if most >= 0:
@@ -348,31 +351,58 @@ def _add_tile(tile: Any, g: Any, sums: Any) -> Callable[..., Any]:
             under = np.int64(least) & mask
             zero = zero or under == 0
             low = min(low, under)
-        if zero:
+        if top >= infinity:
+            kind = NOT_FINITE
+        elif zero:
             low = np.int64(least_magnitude(tile.view(signed), mask))
-        keys, bits = sums.room.view(signed), sums.room.view(unsigned)
+        keys, bits = room.view(signed), room.view(unsigned)
         if least < 0:
             bits[0] = largest
         else:
             bits[0] = smallest
         keys[1] = most if most >= 0 else least
         # -0.0 + 0.0 is 0.0: which of both zeros an extreme is depends on the order.
-        sums.low[g] = min(sums.low[g], np.float64(sums.room[0]) + 0.0)
-        sums.high[g] = max(sums.high[g], np.float64(sums.room[1]) + 0.0)
+        lowest_element, highest_element = np.float64(room[0]) + 0.0, np.float64(room[1]) + 0.0
         fits = top < ((e + bias) << mantissa)
-        if not fits or low < floor_of(e, mantissa, bias, reach, lowest):
+        if kind == ONE_PASS and (not fits or low < floor_of(e, mantissa, bias, reach, lowest)):
             e = power_above(top, mantissa, bias, lowest)
-            sums.guess[0] = e
+            guess[0] = e
             if low < floor_of(e, mantissa, bias, reach, lowest):
-                _add_bands(tile, tile.view(signed), mask, infinity, g, sums)
-                sums.count[g] += tile.size
-                return
-            if e <= bias and low >= floor_of(e + 1, mantissa, bias, reach, lowest):
-                # The next tile may hold something larger.
-                sums.guess[0] = e + 1
-            s, t, a, b, c, d, least, most, smallest, largest = one_pass(tile, e)
+                kind = MANY_PASSES
+            else:
+                if e <= bias and low >= floor_of(e + 1, mantissa, bias, reach, lowest):
+                    # The next tile may hold something larger.
+                    guess[0] = e + 1
+                s, t, a, b, c, d, least, most, smallest, largest = one_pass(tile, e)
+        return kind, e, s, t, a, b, c, d, lowest_element, highest_element
+
+    return of_type
+
+
+def add_tile(tile: Any, g: int, sums: Any) -> None:
+    """Add a tile of at most `TILE` floats to group g."""
+    raise NotImplementedError("only for compiled code")
+
+
+@overload(add_tile)
+def _add_tile(tile: Any, g: Any, sums: Any) -> Callable[..., Any]:
+    integer = np.int32 if tile.dtype == types.float32 else np.int64
+    mask = (1 << (tile.dtype.bitwidth - 1)) - 1
+
+    def of_type(tile: Any, g: Any, sums: Any) -> None:
+        mantissa, bias, _, _ = limits(tile)
+        infinity = (2 * bias + 1) << mantissa
+        kind, e, s, t, a, b, c, d, low, high = tile_sums(tile, sums.guess, sums.room)
+        if kind == NOT_FINITE:
+            _bands(tile, tile.view(integer), mask, g, sums)
+            return
         sums.count[g] += tile.size
-        _add(g, e, (s, t, a, b, c, d), sums)
+        sums.low[g] = min(sums.low[g], low)
+        sums.high[g] = max(sums.high[g], high)
+        if kind == MANY_PASSES:
+            _add_bands(tile, tile.view(integer), mask, infinity, g, sums)
+        else:
+            _add(g, e, (s, t, a, b, c, d), sums)
 
     return of_type
 

@@ -47,7 +47,14 @@ def jit(
         # numba renews its cache when the file of a function changes, but not when that of a
         # function inlined from another file does. The name is part of the cache's file name.
         function.__qualname__ = f"{function.__name__}_{_STAMP}"
-        options: dict[str, Any] = {"nogil": True, "fastmath": set(freedoms), "error_model": "numpy"}
+        options: dict[str, Any] = {
+            "nogil": True,
+            "fastmath": set(freedoms),
+            "error_model": "numpy",
+            # The caller holds every array and nothing is made here. A call counted references to
+            # each array of its arguments, one atomic operation after the other: 0.2 us for a group.
+            "_nrt": False,
+        }
         if inline:
             options["forceinline"] = True
         try:

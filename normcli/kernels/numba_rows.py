@@ -38,7 +38,8 @@ def _add_part(
     def floats(
         flat: Any, first: Any, last: Any, half: Any, scratch: Any, g: Any, sums: Any
     ) -> None:
-        add_tile(load(flat, first, last, half, scratch), g, sums)
+        tile, _ = load(flat, first, last, half, scratch)
+        add_tile(tile, g, sums)
 
     return floats
 

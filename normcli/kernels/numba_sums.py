@@ -80,10 +80,32 @@ def new_sums(groups: int, widths: Widths, wide: np.dtype) -> Sums:
     )
 
 
+class GroupSums(NamedTuple):
+    """`Sums` of one group after the other; `start` is where the limbs of each begin."""
+
+    count: np.ndarray  # type: ignore[assignment]
+    bad: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    base: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+    guess: np.ndarray
+    escaped: np.ndarray
+    room: np.ndarray
+    below: int
+    start: int
+
+
+def new_group(widths: Widths, wide: np.dtype) -> GroupSums:
+    """Return room for the sums of one group."""
+    return GroupSums(*new_sums(1, widths, wide), widths.base)
+
+
 def settled(sums: Sums) -> ExactMoments:
     """Return the sums as a value, their limbs carried."""
-    _carry(sums.total)
-    _carry(sums.squares)
+    carry(sums.total)
+    carry(sums.squares)
     sums.base[sums.base == UNSET] = 0
     return ExactMoments(
         sums.count,
@@ -97,7 +119,8 @@ def settled(sums: Sums) -> ExactMoments:
 
 
 @jit(LANES)
-def _carry(held: Any) -> None:
+def carry(held: Any) -> None:
+    """Bring all limbs but the highest to [0, 2**32)."""
     for g in range(held.shape[0]):
         for i in range(held.shape[1] - 1):
             held[g, i + 1] += held[g, i] >> 32

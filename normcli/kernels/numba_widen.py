@@ -20,7 +20,10 @@ from normcli.kernels.numba_jit import LANES, jit
 
 
 def load(flat: Any, start: int, stop: int, mantissa: Any, scratch: Any) -> Any:
-    """Return elements of a flat block: a view, or `scratch` where they have to be widened.
+    """Return elements of a flat block, and how many they are.
+
+    They are a view, or in `scratch` where they have to be widened. Without references to count,
+    numba lets an array be returned in a tuple only.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ def _load(flat: Any, start: Any, stop: Any, mantissa: Any, scratch: Any) -> Call
     if isinstance(scratch, types.NoneType):
 
         def view(flat: Any, start: Any, stop: Any, mantissa: Any, scratch: Any) -> Any:
-            return flat[start:stop]
+            return flat[start:stop], stop - start
 
         return view
 
@@ -50,14 +53,14 @@ def _load(flat: Any, start: Any, stop: Any, mantissa: Any, scratch: Any) -> Call
         def converted(flat: Any, start: Any, stop: Any, mantissa: Any, scratch: Any) -> Any:
             out = scratch[: stop - start]
             _convert(flat[start:stop], out)
-            return out
+            return out, stop - start
 
         return converted
 
     def wide(flat: Any, start: Any, stop: Any, mantissa: Any, scratch: Any) -> Any:
         out = scratch[: stop - start]
         widen(flat[start:stop], mantissa, out)
-        return out
+        return out, stop - start
 
     return wide
 

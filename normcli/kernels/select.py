@@ -19,6 +19,7 @@ from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
 from normcli.domain.transform import Transform
 from normcli.errors import UsageError
+from normcli.kernels.normalizing import Recipe, not_in_one_walk
 
 NAMES = ("numpy", "numba")
 # Below this, numba costs more than it saves: importing it and its cached kernels takes 0.45 s (and
@@ -30,6 +31,7 @@ _log = logging.getLogger(__name__)
 Measure = Callable[[np.ndarray, Geometry, tuple[int, ...]], ExactMoments]
 Finish = Callable[[ExactMoments], Moments]
 Apply = Callable[[np.ndarray, Transform, Geometry, tuple[int, ...], np.dtype], np.ndarray]
+Normalize = Callable[[np.ndarray, Recipe, tuple[int, ...]], tuple[Moments, np.ndarray] | None]
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,17 @@ class Kernels:
     transform : callable
         ``transform(values, transform, geometry, start, dtype) -> ndarray``, dense, in the memory
         order of `values`.
+    normalize : callable
+        ``normalize(values, recipe, start) -> (Moments, ndarray) or None``: a block of whole groups
+        normalized by its own statistics in one walk, with the bits of the other three one after
+        the other; None where it takes these.
     """
 
     name: str
     measure: Measure
     finish: Finish
     transform: Apply
+    normalize: Normalize
 
 
 def kernels(name: str) -> Kernels:
@@ -78,14 +85,25 @@ def choose(nbytes: int) -> str:
 def _numpy() -> Kernels:
     from normcli.kernels import numpy_tiles
 
-    return Kernels("numpy", numpy_tiles.measure, ExactMoments.finish, numpy_tiles.transform)
+    return Kernels(
+        "numpy",
+        numpy_tiles.measure,
+        ExactMoments.finish,
+        numpy_tiles.transform,
+        not_in_one_walk,
+    )
 
 
 @cache
 def _numba() -> Kernels:
     reference = _numpy()
     try:
-        from normcli.kernels import numba_finish, numba_measure, numba_transform
+        from normcli.kernels import (
+            numba_finish,
+            numba_measure,
+            numba_normalize,
+            numba_transform,
+        )
     except Exception as error:  # numba fails in many ways, none of which may stop normcli
         _log.info("numba cannot be used (%s); normcli takes the slower NumPy kernels", error)
         return reference
@@ -94,6 +112,7 @@ def _numba() -> Kernels:
         _Guarded(numba_measure.measure, reference.measure),
         _Guarded(numba_finish.finish, reference.finish),
         _Guarded(numba_transform.transform, reference.transform),
+        _Guarded(numba_normalize.normalize, reference.normalize),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from normcli.domain.affine import Affine
 from normcli.domain.geometry import Geometry, bind
 from normcli.domain.layout import Layout
 from normcli.domain.norm_spec import make_spec
-from normcli.domain.statistics import pooled_estimate
+from normcli.domain.statistics import pooled_estimate, require_usable
 from normcli.domain.transform import forward, normalizer
 from normcli.engine.tables import normalizer_of
+from normcli.kernels.normalizing import Recipe
 from normcli.kernels.select import kernels
 from tests.benchmarks.harness import Comparison, Scale, Work
 
@@ -151,9 +153,9 @@ def _fused(scale: Scale) -> Iterator[Comparison]:
             geometry: Geometry = geometry,
             start: tuple[int, ...] = start,
         ) -> None:
-            moments = compute.finish(compute.measure(part, geometry, start))
-            transform = forward(normalizer_of(moments, spec, part.dtype), Affine())
-            compute.transform(part, transform, geometry, start, part.dtype)
+            fold = partial(_fold, spec, part.dtype)
+            recipe = Recipe(spec, geometry, Affine(), part.dtype, part.dtype, fold)
+            assert compute.normalize(part, recipe, start) is not None
 
         fused(view[:1])
         ours = in_threads(scale, split(view), fused)
@@ -174,6 +176,11 @@ def _fused(scale: Scale) -> Iterator[Comparison]:
 
             name = f"torch {mode}_norm"
             yield Comparison("K4", work, ours, name, peer, 5, 2 * view.nbytes)
+
+
+def _fold(spec: Any, dtype: np.dtype, moments: Any) -> Any:
+    require_usable(moments, spec, dtype, "the array")
+    return normalizer_of(moments, spec, dtype)
 
 
 def _narrow_types(scale: Scale) -> Iterator[Comparison]:
