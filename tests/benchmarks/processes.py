@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from normcli.arrays.access import WholeSource
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Grid
@@ -73,7 +74,7 @@ def _make(path: Path, nbytes: int) -> None:
 
 
 @dataclass(frozen=True)
-class _Nothing:
+class _Nothing(WholeSource):
     """A source whose blocks cost nothing to read: what is left is the engine."""
 
     name: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,18 @@ class Case:
     codes: tuple[int, ...]
     words: tuple[str, ...]
     options: tuple[str, ...] = ()
+
+
+# Linux counts the peak memory of a process from before its exec, so a small process starts it.
+SMALL = """
+import os, resource, subprocess, sys
+used, memory, *command = sys.argv[1:]
+if int(memory):
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+_, status, usage = os.wait4(subprocess.Popen(command).pid, 0)
+with open(used, "w") as file:
+    file.write(f"{status} {usage.ru_maxrss}")
+"""
 
 
 def case(build: Build, code: int | tuple[int, ...], *words: str, options: tuple[str, ...] = ()):
@@ -67,33 +80,33 @@ def limited(
 ) -> tuple[Ended, float, int]:
     """Run a process; return how it ended, after how many seconds, and its peak memory in bytes."""
 
-    def limit() -> None:
-        if memory is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-
     with open(cwd / ".out", "wb+") as out, open(cwd / ".err", "wb+") as err:
         begin = time.monotonic()
         process = subprocess.Popen(
-            [*under, NORMCLI, *map(str, arguments)],
+            [
+                *(sys.executable, "-I", "-c", SMALL, str(cwd / ".used"), str(memory or 0)),
+                *(*under, str(NORMCLI), *map(str, arguments)),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
             cwd=cwd,
             env=environment(**env),
-            preexec_fn=limit,
+            start_new_session=True,
         )
-        while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
-            assert time.monotonic() - begin < seconds, "it hangs"
+        while process.poll() is None:
+            if time.monotonic() - begin > seconds:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise AssertionError("it hangs")
             time.sleep(0.01)
         took = time.monotonic() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
+        status, peak = map(int, (cwd / ".used").read_text().split())
+        (cwd / ".used").unlink()
         out.seek(0)
         err.seek(0)
-        ended = Ended(process.returncode, out.read(), err.read().decode())
-    return ended, took, usage.ru_maxrss * 1024
+        code = os.waitstatus_to_exitcode(status)
+        ended = Ended(code, out.read(), err.read().decode())
+    return ended, took, peak * 1024
 
 
 def statistics(path: Path) -> dict:
