@@ -43,6 +43,8 @@ class SourceDescription:
         stored; both 0 where the format stores everything.
     part : Part or None
         Which part of the data alone was measured.
+    units : str or None
+        Units of the elements, where the input names them.
     """
 
     shape: tuple[int, ...]
@@ -52,6 +54,7 @@ class SourceDescription:
     chunks: int = 0
     missing_chunks: int = 0
     part: Part | None = None
+    units: str | None = None
 
 
 @dataclass(frozen=True)
