@@ -219,7 +219,7 @@ def test_all_errors_have_their_documented_exit_code():
     [
         ["--help"],
         ["--version"],
-        *([c, "-h"] for c in ("fit", "apply", "init", "extract", "convert", "learn")),
+        *([c, "-h"] for c in ("fit", "apply", "init", "extract", "convert", "learn", "check")),
     ],
 )
 def test_help_and_version_import_nothing_heavy(arguments):

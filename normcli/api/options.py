@@ -67,7 +67,7 @@ class NormOptions:
         ``sqrt(var + eps)``, ``sqrt(var) + eps`` or ``max(sqrt(var), eps)``.
     ddof : {0, 1}, optional
         The variance is divided by n - ddof.
-    convention : {"wolfram", "keras", "matlab", "torch", "onnx"}, optional
+    convention : {"wolfram", "keras", "matlab", "torch", "onnx", "sklearn"}, optional
         Take the defaults of that system.
     nonfinite : {"omit", "propagate", "error"}, optional
         What NaN and infinities do.

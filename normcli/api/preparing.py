@@ -27,6 +27,9 @@ from normcli.planning.memory import MIB
 from normcli.planning.planner import Resources
 from normcli.redaction import redacted
 
+# A longer text is no name of units.
+_LONGEST_UNITS = 200
+
 
 def resolve_layout(options: NormOptions, source: ArraySource, observer: Observer) -> Layout:
     """Return the layout that the user gave, or the one that the file suggests."""
@@ -208,8 +211,20 @@ def describe(source: ArraySource) -> SourceDescription:
     info = source.info
     missing = source.missing
     return SourceDescription(
-        info.shape, info.dtype, info.dims, source.identity(), missing.total, missing.missing
+        info.shape,
+        info.dtype,
+        info.dims,
+        source.identity(),
+        missing.total,
+        missing.missing,
+        units=_units(info),
     )
+
+
+def _units(info: ArrayInfo) -> str | None:
+    units = info.attrs.get("units")
+    known = isinstance(units, str) and 0 < len(units.strip()) <= _LONGEST_UNITS
+    return str(units).strip() if known else None
 
 
 def input_state(source: ArraySource) -> tuple[tuple[str, Any, Any], ...]:

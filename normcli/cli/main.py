@@ -11,6 +11,7 @@ import click
 
 from normcli import __version__
 from normcli.cli.apply import apply_command
+from normcli.cli.check import check_command
 from normcli.cli.clean import clean_command
 from normcli.cli.convert import convert_command
 from normcli.cli.extract import extract_command
@@ -40,6 +41,7 @@ def main() -> None:
       normcli inspect PATH                  what is in a container or a statistics file
       normcli extract STATS NAME            one value out: mean, epsilon, scale, …
       normcli convert STATS -o FILE         to and from what other frameworks read
+      normcli check   STATS INPUT           would these statistics fit this array
       normcli clean   PATH...               remove what interrupted runs left
       normcli verify  OUTPUT                whether an output is still as it was written
 
@@ -63,6 +65,7 @@ main.add_command(init_command)
 main.add_command(inspect_command)
 main.add_command(extract_command)
 main.add_command(convert_command)
+main.add_command(check_command)
 main.add_command(clean_command)
 main.add_command(verify_command)
 

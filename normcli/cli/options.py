@@ -86,7 +86,7 @@ _NORM = (
     ),
     click.option(
         "--convention",
-        type=click.Choice(["wolfram", "keras", "matlab", "torch", "onnx"]),
+        type=click.Choice(["wolfram", "keras", "matlab", "torch", "onnx", "sklearn"]),
         help="Take that system's defaults, to reproduce its numbers.",
     ),
     click.option(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from normcli.domain.conventions import has_unit_constants
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import Statistics
 from normcli.domain.transform import normalizer
@@ -177,7 +178,8 @@ def channel_norm(
     constant = statistics.constant(estimate)
     table = normalizer(spec, norm.mean, norm.variance, constant)
     flat = table.divisor == 0
-    if spec.method != "center" and spec.placement == "inside":
+    plain = spec.method != "center" and spec.placement == "inside"
+    if plain and not has_unit_constants(spec.convention):
         square = norm.variance + norm.mean * norm.mean if spec.method == "rms" else norm.variance
         norm = replace(norm, mean=table.center, variance=square)
     else:

@@ -2,7 +2,7 @@
 
 Sources: Wolfram NormalizationLayer and BatchNormalizationLayer, Keras 3, MATLAB
 instanceNormalizationLayer and batchNormalizationLayer, PyTorch 2 (``torch.nn``), ONNX operators
-BatchNormalization-15 and LayerNormalization-17.
+BatchNormalization-15 and LayerNormalization-17, scikit-learn 1.9 (``StandardScaler``).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Convention:
     layer_axes : {"last", "example", "features"}
         Which axes the mode ``layer`` aggregates: the last one, all of one example but its first
         (Wolfram's ``2;;All``), or channel and space (MATLAB's layernorm).
+    unit_constants : bool
+        Whether groups that cannot be told from constant ones are divided by 1 (scikit-learn).
     """
 
     epsilon: float
@@ -37,6 +39,7 @@ class Convention:
     momentum_weighs_new: bool
     moving_variance: str
     layer_axes: str
+    unit_constants: bool = False
 
     def old_weight(self, momentum: float) -> float:
         """Return the weight of the old value for a momentum in this system's sense."""
@@ -50,6 +53,8 @@ CONVENTIONS = {
     "matlab": Convention(1e-5, 1e-5, 0.1, True, "biased", "features"),
     "torch": Convention(1e-5, None, 0.1, True, "unbiased", "last"),
     "onnx": Convention(1e-5, 1e-5, 0.9, False, "biased", "last"),
+    # Without moving statistics of its own; those asked for are normcli's.
+    "sklearn": Convention(0.0, 0.0, 0.9, False, "biased", "last", unit_constants=True),
 }
 
 
@@ -68,3 +73,8 @@ def convention(name: str | None) -> Convention:
             f"There is no convention {name!r}.", f"Conventions: {', '.join(CONVENTIONS)}."
         )
     return CONVENTIONS[name]
+
+
+def has_unit_constants(name: str | None) -> bool:
+    """Whether the convention called `name` divides groups like constant ones by 1."""
+    return name in CONVENTIONS and CONVENTIONS[name].unit_constants

@@ -95,7 +95,7 @@ def parse_layout(text: str, ndim: int, dims: tuple[str, ...] | None = None) -> L
     """
     if "," in text or (text.lower() in _LETTER_OF_NAME and len(text) > 1):
         names = tuple(part.strip() for part in text.split(","))
-        layout = Layout("".join(_letter(name) for name in names), names)
+        layout = Layout("".join(letter_of(name) for name in names), names)
     else:
         keep = dims if dims is not None and any(dims) and len(dims) == len(text) else None
         layout = Layout(text.upper(), keep)
@@ -114,7 +114,7 @@ def infer_layout(ndim: int, dims: tuple[str, ...] | None) -> tuple[Layout, str]:
     N, NC, NCS, NCSS and so on.
     """
     if dims and len(dims) == ndim and all(name.lower() in _LETTER_OF_NAME for name in dims):
-        letters = "".join(_letter(name) for name in dims)
+        letters = "".join(letter_of(name) for name in dims)
         if letters.count("N") <= 1 and letters.count("C") <= 1:
             return Layout(letters, dims), "from the dimension names " + ", ".join(dims)
     letters = "NC"[:ndim] + "S" * (ndim - 2)
@@ -122,7 +122,8 @@ def infer_layout(ndim: int, dims: tuple[str, ...] | None) -> tuple[Layout, str]:
     return Layout(letters, names), f"by rank, for {ndim} {'axis' if ndim == 1 else 'axes'}"
 
 
-def _letter(name: str) -> str:
+def letter_of(name: str) -> str:
+    """Return the letter that a dimension name means; U where nothing is known of it."""
     if len(name) == 1 and name in LETTERS:
         return name
     return _LETTER_OF_NAME.get(name.lower(), "U")

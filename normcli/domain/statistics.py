@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from normcli.domain.affine import Affine
+from normcli.domain.conventions import has_unit_constants
 from normcli.domain.dtypes import spacing
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
@@ -49,6 +50,8 @@ class SourceDescription:
         stored; both 0 where the format stores everything.
     part : Part or None
         Which part of the data alone was measured.
+    units : str or None
+        Units of the elements, where the input names them.
     """
 
     shape: tuple[int, ...]
@@ -58,6 +61,7 @@ class SourceDescription:
     chunks: int = 0
     missing_chunks: int = 0
     part: Part | None = None
+    units: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,13 +156,13 @@ class Statistics:
         """Return which groups are constant, and so become their bias.
 
         A group is constant when its minimum and maximum differ by no more than 4 units in the
-        last place of the input's own type. A convention's formula is kept as it is, and moving
+        last place of the input's own type. A convention's rule is kept as it is, and moving
         statistics have no extremes to judge by.
         """
         moving = self.moving is not None and which != "pooled"
-        if self.moments is None or moving or self.spec.convention is not None:
+        if self.moments is None or moving:
             return np.zeros(self.estimate(which)[0].shape, bool)
-        return constant_groups(self.moments, self.source.dtype)
+        return constant_by_rule(self.moments, self.spec, self.source.dtype)
 
 
 def keeps_exact(spec: NormSpec, groups: int) -> bool:
@@ -222,6 +226,23 @@ def pooled_estimate(moments: Moments, spec: NormSpec) -> tuple[np.ndarray, np.nd
         mean = np.where(moments.nonfinite > 0, np.nan, mean)
         variance = np.where(moments.nonfinite > 0, np.nan, variance)
     return mean, variance
+
+
+def constant_by_rule(moments: Moments, spec: NormSpec, dtype: np.dtype) -> np.ndarray:
+    """Return which groups are taken for constant by the convention of `spec`, or by our own rule.
+
+    scikit-learn compares the variance with the error bound of its own summation: v is taken for 0
+    where v <= n u v + (n mean u)**2, with the unit u = 2**-52. Other conventions have no rule.
+    """
+    if spec.convention is None:
+        return constant_groups(moments, dtype)
+    if not has_unit_constants(spec.convention):
+        return np.zeros(moments.shape, bool)
+    count, variance = moments.count.astype(np.float64), moments.variance()
+    unit = float(np.finfo(np.float64).eps)
+    with np.errstate(invalid="ignore", over="ignore"):
+        bound = count * unit * variance + (count * moments.mean * unit) ** 2
+        return np.asarray(variance <= bound)
 
 
 def constant_groups(moments: Moments, dtype: np.dtype) -> np.ndarray:

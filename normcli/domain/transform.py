@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from normcli.domain.affine import Affine
+from normcli.domain.conventions import has_unit_constants
 from normcli.domain.norm_spec import NormSpec
 from normcli.errors import DataPolicyError
 
@@ -71,7 +72,8 @@ def normalizer(
     mean, variance : ndarray of float64
         Statistics of each group.
     constant : ndarray of bool
-        Groups whose elements are all the same; they become exactly 0 before scale and bias.
+        Groups whose elements are all the same; they become exactly 0 before scale and bias, or
+        are divided by 1 where that is the rule of the convention.
 
     Returns
     -------
@@ -82,6 +84,10 @@ def normalizer(
         return Normalizer(center, np.ones_like(mean), np.ones_like(mean))
     power = variance + mean * mean if spec.method == "rms" else variance
     divisor = _divisor(power, spec)
+    if has_unit_constants(spec.convention):
+        unit = (divisor == 0) | (constant & (spec.method != "rms"))
+        divisor = np.where(unit, 1.0, divisor)
+        return Normalizer(center, 1.0 / divisor, divisor)
     # With epsilon 0 a group without spread divides 0 by 0; it becomes 0, then its bias.
     flat = divisor == 0 if spec.method == "rms" else (constant | (divisor == 0))
     divisor = np.where(flat, 0.0, divisor)

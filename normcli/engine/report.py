@@ -82,11 +82,11 @@ def tally(
     return Tally(
         constant.size,
         int(constant.sum()),
-        _names(spec, constant, origin),
+        group_names(spec, constant, origin),
         int(empty.sum()),
-        _names(spec, empty, origin),
+        group_names(spec, empty, origin),
         int(damped.sum()),
-        _names(spec, damped, origin),
+        group_names(spec, damped, origin),
         int(moments.count.sum()),
         int(moments.nonfinite.sum()),
     )
@@ -176,7 +176,11 @@ class Report:
         return {**values, **groups, "bytes_per_second": self.bytes_per_second}
 
 
-def _names(spec: NormSpec, chosen: np.ndarray, origin: tuple[int, ...]) -> tuple[str, ...]:
+def group_names(spec: NormSpec, chosen: np.ndarray, origin: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the names of the first few chosen groups, such as ``C=3``.
+
+    `origin` is the place of the first group in the statistics.
+    """
     names = []
     for flat in np.flatnonzero(chosen)[:NAMED_GROUPS]:
         index = np.unravel_index(flat, chosen.shape)

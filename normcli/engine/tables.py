@@ -12,7 +12,7 @@ from normcli.domain.affine import Affine
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.statistics import constant_groups, pooled_estimate, require_resolved
+from normcli.domain.statistics import constant_by_rule, pooled_estimate, require_resolved
 from normcli.domain.transform import Normalizer, normalizer
 
 
@@ -94,7 +94,7 @@ def normalizer_of(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normaliz
     moments : Moments
         Of the groups of one region.
     spec : NormSpec
-        The formula. Under a convention constant groups follow that system's formula too.
+        The formula. Under a convention constant groups follow that system's rule.
     dtype : numpy.dtype
         Type of the data, which decides what is constant.
 
@@ -105,7 +105,4 @@ def normalizer_of(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normaliz
     """
     require_resolved(moments, dtype, "The input")
     mean, variance = pooled_estimate(moments, spec)
-    flat = np.zeros(mean.shape, bool)
-    if spec.convention is None:
-        flat = constant_groups(moments, dtype)
-    return normalizer(spec, mean, variance, flat)
+    return normalizer(spec, mean, variance, constant_by_rule(moments, spec, dtype))

@@ -24,8 +24,8 @@ CANNOT = {
     "torch_batch/nchw_cumulative_uneven_training": "--training takes one batch size, not 3, 1, 6",
     "keras/batch_ntc_m06_plain_training": "--training takes one batch size, not 3, 5, 2",
     "torch_instance/nchw_running": "moving statistics of instances exist in torch alone",
-    "sklearn/constant_close": "normcli has no scikit-learn convention: a column that varies is "
-    "not called constant because of an error bound",
+    "sklearn/constant_close": "without --convention sklearn, a column that varies is not called "
+    "constant because of an error bound",
 }
 
 # Values that leave float64 (or its 53 bits) are refused, never answered wrongly.
@@ -189,7 +189,9 @@ def test_the_precision_of_the_input(name, tmp_path):
 def _by_defaults(name: str) -> bool:
     """Whether a case uses its framework's own epsilon, and momentum where it has one."""
     case = CASES[name]
-    if case["convention"] == "sklearn" or case["epsilon_placement"] != "inside":
+    if case["convention"] == "sklearn":
+        return True
+    if case["epsilon_placement"] != "inside":
         return False
     system = convention(case["convention"])
     epsilon = system.rms_epsilon if case["method"] == "rms" else system.epsilon
@@ -205,7 +207,7 @@ def _by_defaults(name: str) -> bool:
     return bool(np.isclose(case["momentum"], system.momentum, rtol=1e-6, atol=0))
 
 
-DEFAULTS = [name for name in SOFT if _by_defaults(name)]
+DEFAULTS = [name for name in [*SOFT, "sklearn/constant_close"] if _by_defaults(name)]
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -297,7 +299,7 @@ def test_the_lists_are_not_stale():
     assert set(REFUSED) <= set(CASES)
     assert not set(CANNOT) & {name for name in CASES if CASES[name]["family"] == "hard"}
     assert len(SOFT) + len(HARD) + len(CANNOT) + len(REFUSED) == len(CASES)
-    assert {CASES[name]["convention"] for name in DEFAULTS} == {"torch", "keras", "onnx"}
+    assert {CASES[name]["convention"] for name in DEFAULTS} == {"torch", "keras", "onnx", "sklearn"}
     for name in CANNOT:
         if "--training" in CANNOT[name]:
             sizes = CASES[name]["batch_sizes"]

@@ -63,6 +63,7 @@ def test_the_contract_is_complete():
         "output", "overwrite", "from", "to", "estimate", "moving-variance", "epsilon", "layout",
         "dtype",
     }  # fmt: skip
+    assert set(_options("check")) == SCREEN | {"estimate", "allow-external-refs", "allow-symlinks"}
     assert set(_options("clean")) == SCREEN | {"dry-run"}
     assert set(_options("verify")) == SCREEN | {"workers", "memory"}
     short = {o for c in main.commands.values() for p in c.params for o in p.opts if len(o) == 2}

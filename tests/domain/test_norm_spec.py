@@ -140,6 +140,7 @@ CONVENTION_TABLE = {
     "matlab": (1e-5, 0.1, 0.9, "biased"),
     "torch": (1e-5, 0.1, 0.9, "unbiased"),
     "onnx": (1e-5, 0.9, 0.9, "biased"),
+    "sklearn": (0.0, 0.9, 0.9, "biased"),
 }
 
 

@@ -1,0 +1,83 @@
+"""normcli check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from normcli.cli.options import screen_options
+
+
+@click.command("check", short_help="Would these statistics fit this array?")
+@click.argument("stats", metavar="STATS")
+@click.argument("source", metavar="INPUT")
+@click.option(
+    "--estimate",
+    type=click.Choice(["pooled", "moving"]),
+    help="Which statistics.  [default: moving where the fit kept them]",
+)
+@click.option(
+    "--allow-external-refs",
+    is_flag=True,
+    help="Follow HDF5 links, virtual datasets and raw storage into other files.",
+)
+@click.option(
+    "--allow-symlinks",
+    is_flag=True,
+    help="Follow symbolic links that lead out of a Zarr store.",
+)
+@screen_options
+def check_command(
+    stats: str,
+    source: str,
+    estimate: str | None,
+    allow_external_refs: bool,
+    allow_symlinks: bool,
+    **options: Any,
+) -> None:
+    """Compare STATS with INPUT before an apply: axes, channels, type, units, range, epsilon.
+
+    Nothing is written. The range is that of a sample: at most 16 blocks of about 1 MiB, the same
+    every time. Exit code 0 where the statistics fit, also with notes, and 7 where they do not.
+
+    \b
+      normcli check stats.json other.zarr
+      normcli check stats.json other.zarr --json
+    """
+    from normcli.cli.running import run_command
+    from normcli.cli.screen import Screen
+    from normcli.cli.streams import emit_json
+
+    screen = Screen(options["quiet"], options["verbose"], options["progress"])
+
+    def body() -> int:
+        from normcli.api.checking import check_statistics
+        from normcli.arrays.rules import InputRules
+        from normcli.errors import DataPolicyError
+
+        rules = InputRules(allow_external_refs, allow_symlinks)
+        found = check_statistics(stats, source, estimate=estimate, rules=rules)
+        if options["json"]:
+            emit_json(found.as_dict())
+        if not screen.quiet:
+            whose = " (what they were fitted on)" if found.same_data else ""
+            verdict = "fits" if found.fits else "does not fit"
+            screen.table(
+                f"{found.stats} {verdict} {found.input}{whose}",
+                [
+                    (f.about, f.text if f.verdict == "fits" else f"{f.verdict}: {f.text}")
+                    for f in found.findings
+                ],
+            )
+        if found.fits:
+            return 0
+        first, *others = found.misfits
+        more = f"; {len(others)} more" if others else ""
+        screen.error(
+            f"{found.stats} does not fit {found.input}: {first.about}: {first.text}{more}.",
+            "Fit on an array of the same kind, or name the array that the statistics are for.",
+        )
+        return DataPolicyError.exit_code
+
+    run_command(screen, options["debug"], body)
