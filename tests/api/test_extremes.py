@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import normcli
 from normcli.errors import DataPolicyError, InputError, UsageError
+from normcli.kernels import select
 from tests.cli.terminal import call
 
 from .stores import STORAGES, load, store, suffix
@@ -166,6 +167,29 @@ def test_fused_and_two_passes_agree(method, tmp_path):
     assert [passes for passes, _, _ in found] == [1, 2]
     assert found[0][1:] == found[1][1:]
     close(np.load(output), by_hand("NCS", x, "instance", method), 4)
+
+
+@pytest.mark.parametrize("mode", ["batch", "instance", "layer", "group", "everything"])
+@pytest.mark.parametrize("method", METHODS)
+def test_compiled_kernels_give_the_same_numbers(tmp_path, monkeypatch, method, mode):
+    pytest.importorskip("numba")
+    x = X.copy()
+    x[0, 1, 2, 3], x[1, 3] = np.nan, 4
+    options = {"layout": "NCHW", "method": method, "dtype": "float64", **MODES[mode]}
+    bounds = (-1.0, 2.0) if method == "minmax" else (0.0, 1.0)
+    options |= {"range": bounds} if method == "minmax" else {}
+    name, kernels = store(tmp_path, "x", x), []
+    for small in (select.SMALL, 0):
+        monkeypatch.setattr(select, "SMALL", small)
+        kernels.append(normcli.apply(name, tmp_path / f"{small}.npy", **options).kernel)
+    assert kernels == ["numpy", "numba"]
+    want, low = by_hand("NCHW", x, mode, method, bounds), extremes("NCHW", x, mode)[0]
+    for small in (256 * 2**20, 0):
+        y = np.load(tmp_path / f"{small}.npy")
+        # Compiled loops may add the lower bound without a rounding in between.
+        close(y, want, 8)
+        if method == "minmax":
+            assert np.all(y[x == low] == bounds[0])
 
 
 @pytest.mark.parametrize("method", METHODS)
