@@ -66,6 +66,8 @@ class ApplySetup:
         Statistics that need not be measured.
     affine : Affine
         Scale and bias in the shape of the scale axes.
+    applied : Affine
+        The same, with what the method adds before them.
     dtype : numpy.dtype
         Of the output.
     sink : ArraySink
@@ -124,6 +126,7 @@ class ApplySetup:
         self.known: Known | None = known
         self.described = described
         self.affine = affine_for(options, self.geometry, self.spec, recorded)
+        self.applied = self.affine.after(self.spec.offset, self.geometry.scale_shape)
         self.dtype = self._dtype()
         self.sink_info = output_info(info, self.dtype, output)
         groups = self.geometry.group_count

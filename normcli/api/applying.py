@@ -33,8 +33,8 @@ from normcli.arrays.paths import parse_path
 from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.bundles.statistics_file import draft_statistics, statistics_document
 from normcli.domain.moments import Moments
+from normcli.domain.normalizers import fitted_normalizer
 from normcli.domain.statistics import Statistics, require_resolved, require_usable
-from normcli.domain.transform import normalizer
 from normcli.engine.collectors import Collector, HeldMoments
 from normcli.engine.done import Done
 from normcli.engine.events import Observer
@@ -137,7 +137,7 @@ def _plan(setup: ApplySetup, given: Resources, scheduler: Scheduler) -> Plan:
         groups_held=0 if setup.by_block else setup.geometry.group_count,
         known=setup.known is not None,
         per_dataset=setup.spec.per_dataset,
-        affine_bytes=setup.affine.nbytes,
+        affine_bytes=setup.applied.nbytes,
     )
 
 
@@ -292,9 +292,7 @@ class _Applying:
         estimate = setup.options.estimate
         if statistics.moments is not None:
             require_resolved(statistics.moments, setup.described.dtype, setup.source.name)
-        mean, variance = statistics.estimate(estimate)
-        constant = replace(statistics, spec=setup.spec).constant(estimate)
-        return HeldTables(normalizer(setup.spec, mean, variance, constant))
+        return HeldTables(fitted_normalizer(statistics, setup.spec, estimate))
 
     def _measure(self, collector: Collector) -> None:
         setup = self.setup
@@ -317,7 +315,7 @@ class _Applying:
             setup.spec,
             walk,
             self.runner.plan.kernel,
-            AffineTables(setup.affine),
+            AffineTables(setup.applied),
             tables,
             setup.options.inverse,
         )

@@ -140,6 +140,12 @@ def _export_observations(
                 f"--{name.replace('_', '-')} needs statistics of a dataset; those of mode "
                 f"{spec.mode} belong to each observation."
             )
+    if held.spec.by_extremes:
+        raise DataPolicyError(
+            f"{target} has no layer that divides each observation by extremes, as method "
+            f"{spec.method} does.",
+            "Fit with --mode batch, whose statistics become a mean and a variance.",
+        )
     if target == "onnx":
         node = onnx_model.observation_node(spec, held.affine, held.source.shape)
         if dtype == np.float64 and node.operator != "GroupNormalization":

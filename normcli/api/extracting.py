@@ -35,6 +35,7 @@ _SETTINGS: Mapping[str, Callable[[StatisticsAttributes], Any]] = {
     "batch_size": lambda a: None if a.moving is None else list(a.moving.batch_sizes),
     "mode": lambda a: a.spec.mode,
     "method": lambda a: a.spec.method,
+    "range": lambda a: None if a.spec.range is None else list(a.spec.range),
     "convention": lambda a: a.spec.convention,
     "layout": lambda a: str(a.spec.layout),
     "dimensions": lambda a: None if a.spec.layout.names is None else list(a.spec.layout.names),

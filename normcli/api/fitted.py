@@ -14,8 +14,9 @@ from normcli.bundles.statistics_file import write_statistics
 from normcli.domain.affine import Affine
 from normcli.domain.dtypes import output_dtype, parse_dtype
 from normcli.domain.geometry import bind
+from normcli.domain.normalizers import fitted_normalizer
 from normcli.domain.statistics import Statistics, require_whole
-from normcli.domain.transform import Normalizer, backward, forward, normalizer
+from normcli.domain.transform import Normalizer, backward, forward
 from normcli.errors import UsageError
 from normcli.kernels.select import choose, kernels
 
@@ -142,6 +143,7 @@ class FittedStatistics:
         affine = self.statistics.affine
         axes = ", ".join(spec.layout.axis_label(axis) for axis in spec.scale_axes)
         affine = Affine(affine.scale, affine.bias).fitted(geometry.scale_shape, axes)
+        affine = affine.after(spec.offset, geometry.scale_shape)
         transform = (backward if inverse else forward)(self._normalizer(estimate), affine)
         target = output_dtype(array.dtype) if dtype is None else parse_dtype(dtype)
         start = (0,) * array.ndim
@@ -165,9 +167,7 @@ class FittedStatistics:
         return self._fold("pooled")
 
     def _fold(self, estimate: str | None) -> Normalizer:
-        mean, variance = self.statistics.estimate(estimate)
-        constant = self.statistics.constant(estimate)
-        return normalizer(self.statistics.spec, mean, variance, constant)
+        return fitted_normalizer(self.statistics, self.statistics.spec, estimate)
 
 
 def read_statistics(path: str | Path) -> FittedStatistics:

@@ -234,6 +234,12 @@ class _Fit:
         if self.earlier is not None:
             require_same(self.earlier, self.spec, self.geometry, str(options.update))
         self.rule: MovingRule | None = moving_rule(options, self.earlier)
+        if self.rule is not None and self.spec.by_extremes:
+            raise UsageError(
+                f"Moving statistics are a mean and a variance; --method {self.spec.method} "
+                "divides by extremes.",
+                "Leave --momentum and --batch-size out.",
+            )
         self.measured = self.geometry
         if self.rule is not None:
             by_batches = self.spec.by_batches(gcd(*self.rule.batch_sizes))

@@ -133,13 +133,16 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
     facts = {
         "kind": "fitted statistics",
         "mode": f"{spec.mode}, method {spec.method}"
+        + (f" to {spec.range[0]:g}, {spec.range[1]:g}" if spec.range is not None else "")
         + (f", convention {spec.convention}" if spec.convention else ""),
         "layout": f"{spec.layout} ({', '.join(names)})",
         "aggregated axes": axes(spec.aggregated),
         "kept axes": axes(spec.kept),
         "scale axes": axes(spec.scale_axes),
-        "epsilon": f"{spec.epsilon:g} ({spec.placement}), ddof {spec.ddof}, "
-        f"non-finite: {spec.nonfinite}",
+        "epsilon": (
+            "none" if spec.by_extremes else f"{spec.epsilon:g} ({spec.placement}), ddof {spec.ddof}"
+        )
+        + f", non-finite: {spec.nonfinite}",
         "source": f"shape {source.shape}, {source.dtype}",
     }
     for given in source.inputs:

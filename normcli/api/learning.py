@@ -34,9 +34,9 @@ from normcli.domain.affine import Affine
 from normcli.domain.learning import require_learnable
 from normcli.domain.learning_exact import solve_exact
 from normcli.domain.learning_sgd import descend
+from normcli.domain.normalizers import fitted_normalizer
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import Statistics, require_usable
-from normcli.domain.transform import normalizer
 from normcli.engine.collectors import HeldMoments, HeldPairs
 from normcli.engine.events import Observer
 from normcli.engine.learning import LearnJob
@@ -280,9 +280,7 @@ def _held(setup: LearnSetup) -> bool:
 
 def _held_tables(setup: LearnSetup, statistics: Statistics) -> HeldTables:
     estimate = setup.options.estimate
-    mean, variance = statistics.estimate(estimate)
-    constant = replace(statistics, spec=setup.spec).constant(estimate)
-    return HeldTables(normalizer(setup.spec, mean, variance, constant))
+    return HeldTables(fitted_normalizer(statistics, setup.spec, estimate))
 
 
 def _batches_first(pairs: PairMoments, setup: LearnSetup) -> PairMoments:

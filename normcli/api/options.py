@@ -59,8 +59,10 @@ class NormOptions:
         Number of groups of channels.
     group_axis : str, optional
         The axis that groups divide, in place of C.
-    method : {"zscore", "rms", "center", "std"}, optional
+    method : {"zscore", "rms", "center", "std", "minmax", "maxabs"}, optional
         What is subtracted and divided by.
+    range : tuple of float, optional
+        What minimum and maximum become with the method ``minmax``; 0 and 1.
     epsilon : float, optional
         Added to the variance; 1e-5, or the convention's.
     epsilon_placement : {"inside", "outside", "floor"}, optional
@@ -94,6 +96,7 @@ class NormOptions:
     groups: int | None = None
     group_axis: str | None = None
     method: str | None = None
+    range: tuple[float, float] | None = None
     epsilon: float | None = None
     epsilon_placement: str | None = None
     ddof: int | None = None

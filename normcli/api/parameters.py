@@ -113,6 +113,11 @@ def supplied_statistics(
     """
     if options.mean is None and options.variance is None:
         return None
+    if spec.by_extremes:
+        raise UsageError(
+            f"--method {spec.method} divides by extremes; --mean and --variance hold none.",
+            f"Fit from the data: normcli fit INPUT --method {spec.method} -o STATS",
+        )
     needed = {"zscore": (True, True), "rms": (True, True), "center": (True, False)}
     for name, need in zip(
         ("mean", "variance"), needed.get(spec.method, (False, True)), strict=True

@@ -60,14 +60,15 @@ def new_spec(options: NormOptions, layout: Layout, info: ArrayInfo) -> NormSpec:
         ddof=0 if options.ddof is None else options.ddof,
         nonfinite=options.nonfinite or "omit",
         convention=options.convention,
+        value_range=None if options.range is None else _bounds(options.range),
     )
 
 
 def fitted_spec(options: NormOptions, spec: NormSpec) -> NormSpec:
     """Return the spec of statistics, with what an apply may change.
 
-    Epsilon, its placement and the scale axes only concern the application; everything else was
-    decided by the fit.
+    Epsilon, its placement, the range and the scale axes only concern the application; everything
+    else was decided by the fit.
 
     Raises
     ------
@@ -111,9 +112,15 @@ def fitted_spec(options: NormOptions, spec: NormSpec) -> NormSpec:
         spec = replace(spec, epsilon=options.epsilon, epsilon_given=True)
     if options.epsilon_placement is not None:
         spec = replace(spec, placement=options.epsilon_placement)
+    if options.range is not None:
+        spec = replace(spec, range=_bounds(options.range))
     if options.scale_axes is not None:
         spec = replace(spec, scale_axes=_scale_axes(options, spec))
     return spec
+
+
+def _bounds(given: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(float(bound) for bound in given)
 
 
 def _scale_axes(options: NormOptions, spec: NormSpec) -> tuple[int, ...]:

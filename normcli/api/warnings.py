@@ -12,7 +12,7 @@ def warn_of(counts: Tally, spec: NormSpec, observer: Observer) -> None:
     if counts.constant and spec.convention is None:
         observer.warn(
             f"{counts.constant} of {counts.groups} groups are constant "
-            f"({_listed(counts.constant_names, counts.constant)}); they become their bias."
+            f"({_listed(counts.constant_names, counts.constant)}); {_fate(spec)}."
         )
     if counts.empty:
         observer.warn(
@@ -26,6 +26,15 @@ def warn_of(counts: Tally, spec: NormSpec, observer: Observer) -> None:
             "it flattens them.",
             "--epsilon 0 is exact.",
         )
+
+
+def _fate(spec: NormSpec) -> str:
+    """Return what becomes of constant groups, in words."""
+    if spec.method == "maxabs":
+        return "they become 1 or -1, and those of zeros 0, before scale and bias"
+    if spec.range is not None:
+        return f"they become {spec.offset:g}, the lower bound, before scale and bias"
+    return "they become their bias"
 
 
 def _listed(names: tuple[str, ...], total: int) -> str:

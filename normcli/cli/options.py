@@ -29,6 +29,24 @@ class BatchSizes(click.ParamType):
             self.fail(f"{value!r} is no batch size; give 32, or 32,32,16.", param, ctx)
 
 
+class Bounds(click.ParamType):
+    """Two numbers separated by a comma."""
+
+    name = "LO,HI"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """Return the bounds as a tuple."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no range; give 0,1 or -1,1.", param, ctx)
+        return low, high
+
+
 def compose(*options: Decorator[Any]) -> Decorator[Any]:
     """Return one decorator for several options, shown in the order given."""
 
@@ -69,9 +87,14 @@ _NORM = (
     *_AXES,
     click.option(
         "--method",
-        type=click.Choice(["zscore", "rms", "center", "std"]),
-        help="(x-mean)/sqrt(var+eps); x/sqrt(mean(x^2)+eps); x-mean; x/sqrt(var+eps).  "
-        "[default: zscore]",
+        type=click.Choice(["zscore", "rms", "center", "std", "minmax", "maxabs"]),
+        help="(x-mean)/sqrt(var+eps); x/sqrt(mean(x^2)+eps); x-mean; x/sqrt(var+eps); "
+        "(x-min)/(max-min); x/max(|x|).  [default: zscore]",
+    ),
+    click.option(
+        "--range",
+        type=Bounds(),
+        help="What minimum and maximum become (method minmax).  [default: 0,1]",
     ),
     click.option(
         "--epsilon", type=float, metavar="E", help="Added to the variance.  [default: 1e-5]"

@@ -48,6 +48,21 @@ class Affine:
             _fitted(self.scale, "scale", shape, axes), _fitted(self.bias, "bias", shape, axes)
         )
 
+    def after(self, offset: float, shape: tuple[int, ...]) -> Affine:
+        """Return the affine that also adds `offset` first: ``scale * (z + offset) + bias``.
+
+        Parameters
+        ----------
+        offset : float
+            The same for all elements.
+        shape : tuple of int
+            Extents of the scale axes.
+        """
+        if offset == 0:
+            return self
+        added = np.full(shape, offset) if self.scale is None else self.scale * offset
+        return Affine(self.scale, added if self.bias is None else added + self.bias)
+
 
 def _fitted(
     values: np.ndarray | None, name: str, shape: tuple[int, ...], axes: str

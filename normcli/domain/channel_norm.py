@@ -13,6 +13,7 @@ import numpy as np
 
 from normcli.domain.conventions import has_unit_constants
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.normalizers import fitted_normalizer
 from normcli.domain.statistics import Statistics
 from normcli.domain.transform import normalizer
 from normcli.errors import DataPolicyError
@@ -173,6 +174,8 @@ def channel_norm(
         norm = replace(norm, momentum=momentum, cumulative=momentum is None, batches=moving.batches)
     elif statistics.moments is not None:
         norm = replace(norm, count=statistics.moments.count)
+    if spec.by_extremes:
+        return _of_extremes(norm, statistics, estimate, divisor)
     norm = _converted(norm, statistics, divisor)
     # The numbers of an apply are the truth; a divisor that was asked for changes them knowingly.
     constant = statistics.constant(estimate)
@@ -190,6 +193,29 @@ def channel_norm(
             epsilon=0.0,
         )
     return replace(norm, constant=flat)
+
+
+def _of_extremes(
+    norm: ChannelNorm, statistics: Statistics, estimate: str | None, divisor: str | None
+) -> ChannelNorm:
+    """Return the mean and variance that stand for a minimum and a range, or a maximum."""
+    spec = statistics.spec
+    if divisor is not None:
+        raise DataPolicyError(
+            f"Method {spec.method} divides by extremes; its variance has no divisor to change.",
+            "Leave --moving-variance out.",
+        )
+    table = fitted_normalizer(statistics, spec, estimate)
+    affine = statistics.affine.after(spec.offset, norm.mean.shape)
+    flat = table.divisor == 0
+    return replace(
+        norm,
+        mean=table.center,
+        variance=np.where(flat, norm.variance, table.divisor * table.divisor),
+        bias=affine.bias,
+        divisor="unknown",
+        constant=flat,
+    )
 
 
 def require_channels(spec: NormSpec) -> None:

@@ -17,9 +17,14 @@ from normcli.domain.layout import Layout
 from normcli.errors import UsageError
 
 MODES = ("batch", "instance", "layer", "group", "custom")
-METHODS = ("zscore", "rms", "center", "std")
+METHODS = ("zscore", "rms", "center", "std", "minmax", "maxabs")
+# These divide by extremes, which have neither an epsilon nor a ddof.
+EXTREMES = ("minmax", "maxabs")
 NONFINITE = ("omit", "propagate", "error")
 PLACEMENTS = ("inside", "outside", "floor")
+# Data spread over 1e-140 to 1e154 (their squares stay within float64), so neither quotient of
+# a spread and a range overflows.
+MOST_BOUND = 1e100
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class NormSpec:
         Meaning of each axis.
     mode : str
         The preset it came from; for people, never for decisions.
-    method : {"zscore", "rms", "center", "std"}
-        Whether the mean is subtracted, and what is divided by.
+    method : {"zscore", "rms", "center", "std", "minmax", "maxabs"}
+        What is subtracted, and what is divided by.
     aggregated, kept : tuple of int
         A partition of the axes. A kept axis that is divided (`divided_axis`) keeps one entry
         per segment and aggregates within it.
@@ -46,7 +51,7 @@ class NormSpec:
     segment_size : int or None
         Elements of `divided_axis` in one segment; the last one may be short.
     epsilon : float
-        Added to the variance, or as `placement` says.
+        Added to the variance, or as `placement` says; 0 where extremes are divided by.
     epsilon_given : bool
         Whether the user chose epsilon, directly or by a convention.
     placement : {"inside", "outside", "floor"}
@@ -57,6 +62,8 @@ class NormSpec:
         What NaN and infinities do.
     convention : str or None
         The system whose defaults were taken.
+    range : tuple of float or None
+        What minimum and maximum of a group become, with the method ``minmax`` alone.
     """
 
     layout: Layout
@@ -74,6 +81,7 @@ class NormSpec:
     ddof: int = 0
     nonfinite: str = "omit"
     convention: str | None = None
+    range: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if sorted(self.aggregated + self.kept) != list(range(self.layout.ndim)):
@@ -96,6 +104,29 @@ class NormSpec:
             )
         if self.ddof not in (0, 1):
             raise UsageError(f"ddof is {self.ddof}; it must be 0 or 1.")
+        if (self.range is not None) != (self.method == "minmax"):
+            raise UsageError(
+                "--range belongs to --method minmax, and it alone.",
+                "For example: --method minmax --range 0,1",
+            )
+        if self.range is not None:
+            require_range(self.range)
+        if self.by_extremes and (self.epsilon, self.placement, self.ddof) != (0, "inside", 0):
+            raise UsageError(
+                f"Epsilon and ddof do not go with --method {self.method}, which divides by "
+                "extremes.",
+                "Leave --epsilon, --epsilon-placement and --ddof out.",
+            )
+
+    @property
+    def by_extremes(self) -> bool:
+        """Whether minimum and maximum decide, in place of mean and variance."""
+        return self.method in EXTREMES
+
+    @property
+    def offset(self) -> float:
+        """What is added to every normalized value, before scale and bias."""
+        return 0.0 if self.range is None else self.range[0]
 
     @property
     def centered(self) -> bool:
@@ -152,6 +183,7 @@ def make_spec(
     ddof: int = 0,
     nonfinite: str = "omit",
     convention: str | None = None,
+    value_range: tuple[float, ...] | None = None,
 ) -> NormSpec:
     """Return the spec that a user's options mean for arrays of this layout and type.
 
@@ -165,6 +197,8 @@ def make_spec(
         As on the command line.
     epsilon : float, optional
         None takes the default of the convention.
+    value_range : tuple of float, optional
+        What minimum and maximum become with the method ``minmax``; None takes 0 and 1.
     placement, ddof, nonfinite, convention
         As on the command line.
 
@@ -207,6 +241,8 @@ def make_spec(
         }[mode]
         aggregated = tuple(axis for axis in everything if axis not in own)
     kept = tuple(axis for axis in everything if axis not in aggregated)
+    if value_range is None and method == "minmax":
+        value_range = (0.0, 1.0)
     return NormSpec(
         layout=layout,
         mode=mode,
@@ -222,7 +258,27 @@ def make_spec(
         ddof=ddof,
         nonfinite=nonfinite,
         convention=convention,
+        range=value_range,
     )
+
+
+def require_range(bounds: tuple[float, ...]) -> None:
+    """Refuse bounds that are no range, or whose difference could leave float64.
+
+    Raises
+    ------
+    UsageError
+        Unless there are two, ascending, within 1e100 and at least 1e-100 apart.
+    """
+    if not (
+        len(bounds) == 2
+        and all(abs(bound) <= MOST_BOUND for bound in bounds)
+        and bounds[1] - bounds[0] >= 1 / MOST_BOUND
+    ):
+        raise UsageError(
+            f"The range {','.join(f'{bound:g}' for bound in bounds)} is none.",
+            "Give two finite numbers, the lower one first: --range 0,1 or --range -1,1",
+        )
 
 
 def _scale_axes(text, mode, layout, aggregated, divided, parse):  # type: ignore[no-untyped-def]
@@ -278,6 +334,8 @@ def _epsilon(
 ) -> float:
     if given is not None:
         return given
+    if method in EXTREMES:
+        return 0.0
     if method != "rms":
         return default
     if rms is not None:

@@ -245,6 +245,14 @@ def constant_by_rule(moments: Moments, spec: NormSpec, dtype: np.dtype) -> np.nd
         return np.asarray(variance <= bound)
 
 
+def pooled_extremes(moments: Moments, spec: NormSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Return minimum and maximum of each group by the NaN policy of `spec`; NaN where empty."""
+    unknown = moments.count == 0
+    if spec.nonfinite == "propagate":
+        unknown = unknown | (moments.nonfinite > 0)
+    return np.where(unknown, np.nan, moments.minimum), np.where(unknown, np.nan, moments.maximum)
+
+
 def constant_groups(moments: Moments, dtype: np.dtype) -> np.ndarray:
     """Return which groups hold one value, up to 4 units in the last place of `dtype`."""
     seen = moments.count > 0
@@ -298,7 +306,7 @@ def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, wher
     size = largest
     if spec.method == "rms":
         finite &= np.isfinite(np.where(seen, moments.mean_square(), 0.0))
-    else:
+    elif spec.method != "maxabs":
         with np.errstate(over="ignore"):
             size = np.where(constant_groups(moments, dtype), 0.0, high - low)
     if not np.all(finite):

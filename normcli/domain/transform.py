@@ -5,7 +5,13 @@ Forward::
     y = ((x - mean) / sqrt(var + eps)) * scale + bias
 
 is ``((x - subtract) * factor) * multiply + add`` with subtract and factor along the kept axes,
-multiply and add along the scale axes. The inverse has the same form with the tables exchanged:
+multiply and add along the scale axes. Methods of extremes differ in the tables alone::
+
+    minmax    y = (x - minimum) * ((high - low) / (maximum - minimum)) + low
+    maxabs    y = x / max(|minimum|, |maximum|)
+
+with ``low`` added by the affine (`Affine.after`), because it is the same for all groups. The
+inverse has the same form with the tables exchanged:
 ``((y - bias) / scale) * sqrt(var + eps) + mean``.
 """
 
@@ -95,6 +101,38 @@ def normalizer(
     # Where nothing is subtracted, the way back from a constant still needs its value.
     center = np.where(flat, mean, center)
     return Normalizer(center, factor, divisor)
+
+
+def extreme_normalizer(
+    spec: NormSpec, mean: np.ndarray, low: np.ndarray, high: np.ndarray, constant: np.ndarray
+) -> Normalizer:
+    """Fold extremes into what is subtracted and what is multiplied.
+
+    Parameters
+    ----------
+    spec : NormSpec
+        Method ``minmax``, with its range, or ``maxabs``.
+    mean : ndarray of float64
+        To which constant groups return.
+    low, high : ndarray of float64
+        Minimum and maximum of each group; NaN makes a group NaN.
+    constant : ndarray of bool
+        Groups whose elements are all the same. ``minmax`` makes them exactly the lower bound;
+        ``maxabs`` makes only groups of zeros 0.
+
+    Returns
+    -------
+    Normalizer
+    """
+    if spec.range is not None:
+        center, spread, width = low, high - low, spec.range[1] - spec.range[0]
+        flat = constant | (spread == 0)
+    else:
+        center, spread, width = np.zeros_like(low), np.maximum(np.abs(low), np.abs(high)), 1.0
+        flat = spread == 0
+    divisor = np.where(flat, 0.0, spread / width)
+    factor = np.divide(width, spread, out=np.zeros_like(spread), where=~flat)
+    return Normalizer(np.where(flat, mean, center), factor, divisor)
 
 
 def forward(statistics: Normalizer, affine: Affine) -> Transform:

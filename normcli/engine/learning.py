@@ -12,13 +12,14 @@ from normcli.domain.affine import Affine
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.normalizers import normalizer_of
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import require_usable
 from normcli.domain.transform import forward
 from normcli.engine.events import Progress
 from normcli.engine.merge_tree import MergeTree
 from normcli.engine.stopping import check_stop
-from normcli.engine.tables import NormalizerTables, normalizer_of
+from normcli.engine.tables import NormalizerTables
 from normcli.engine.tasks import Region, RunResult, measured
 from normcli.engine.walk import Run, Walk
 from normcli.errors import DataPolicyError
@@ -103,7 +104,9 @@ def _pairs(
         statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
     else:
         statistics = job.tables.region(index)
-    steps = forward(statistics, Affine())
+    scale_region = job.geometry.scale_region(start, stop)
+    scale_shape = tuple(s.stop - s.start for s in scale_region)
+    steps = forward(statistics, Affine().after(job.spec.offset, scale_shape))
     normalized = compute.transform(values, steps, job.geometry, start, np.dtype(np.float64))
     boxes = _paired(job, block)
     if boxes is None:

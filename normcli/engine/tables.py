@@ -12,8 +12,8 @@ from normcli.domain.affine import Affine
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.statistics import constant_by_rule, pooled_estimate, require_resolved
-from normcli.domain.transform import Normalizer, normalizer
+from normcli.domain.normalizers import normalizer_of
+from normcli.domain.transform import Normalizer
 
 
 class NormalizerTables(Protocol):
@@ -84,25 +84,3 @@ class AffineTables:
         return Affine(
             None if scale is None else scale[index], None if bias is None else bias[index]
         )
-
-
-def normalizer_of(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
-    """Return what measured moments contribute to a normalization.
-
-    Parameters
-    ----------
-    moments : Moments
-        Of the groups of one region.
-    spec : NormSpec
-        The formula. Under a convention constant groups follow that system's rule.
-    dtype : numpy.dtype
-        Type of the data, which decides what is constant.
-
-    Raises
-    ------
-    DataPolicyError
-        For integers that float64 cannot tell apart.
-    """
-    require_resolved(moments, dtype, "The input")
-    mean, variance = pooled_estimate(moments, spec)
-    return normalizer(spec, mean, variance, constant_by_rule(moments, spec, dtype))

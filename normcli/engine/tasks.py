@@ -20,13 +20,14 @@ from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.normalizers import normalizer_of
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import require_usable
 from normcli.domain.transform import Normalizer, Transform, backward, forward
 from normcli.engine.events import Progress
 from normcli.engine.merge_tree import MergeTree
 from normcli.engine.stopping import check_stop
-from normcli.engine.tables import AffineTables, NormalizerTables, normalizer_of
+from normcli.engine.tables import AffineTables, NormalizerTables
 from normcli.engine.walk import Run, Walk
 from normcli.errors import DataPolicyError
 from normcli.kernels.normalizing import Recipe

@@ -134,6 +134,22 @@ def test_apply_gives_the_same_bits(cluster, tmp_path, output, options):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("mode", ["batch", "instance"])
+@pytest.mark.parametrize("method", [{"method": "minmax", "range": (-1, 2)}, {"method": "maxabs"}])
+def test_extremes_give_the_same_bits(cluster, tmp_path, method, mode):
+    name = store(tmp_path, "x", X, "zarr3", CHUNKS)
+    options = {"layout": "NCHW", "mode": mode, "memory": TIGHT, **method}
+    normcli.apply(name, tmp_path / "here.npy", workers=2, **options)
+    normcli.apply(name, tmp_path / "there.npy", scheduler_file=cluster, **options)
+    assert (tmp_path / "here.npy").read_bytes() == (tmp_path / "there.npy").read_bytes()
+    low, high = (f(X.astype("f8"), (0, 2, 3) if mode == "batch" else (2, 3), keepdims=True)
+                 for f in (np.min, np.max))  # fmt: skip
+    want = X / np.maximum(abs(low), abs(high))
+    if method["method"] == "minmax":
+        want = (X - low) / (high - low) * 3 - 1
+    np.testing.assert_allclose(np.load(tmp_path / "there.npy"), want, rtol=1e-6, atol=3e-7)
+
+
 def test_apply_with_moving_statistics_and_its_inverse(cluster, tmp_path):
     name = store(tmp_path, "x", X, "npy")
     normcli.fit(

@@ -15,7 +15,7 @@ from tests.cli.terminal import call
 NORM = {
     "mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups", "group-axis",
     "method", "epsilon", "epsilon-placement", "ddof", "convention", "nonfinite", "batch-size",
-    "num-channels", "expect-shape", "missing", "allow-external-refs", "allow-symlinks",
+    "num-channels", "expect-shape", "missing", "allow-external-refs", "allow-symlinks", "range",
 }  # fmt: skip
 AXES = {"mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups", "group-axis"}
 FIT = {"momentum", "moving-variance", "moving-start", "update", "part"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tests.faults.commands import BUDGETS, apply_command, with_workers
 from tests.faults.forked import Forks
@@ -52,6 +53,21 @@ def test_a_changed_input_begins_afresh(forks: Forks, inputs, tmp_path):
     again = forks.run("apply", "in.npy", "-o", "z.npy", cwd=tmp_path)
     assert again.code == 0
     assert (tmp_path / "y.npy").read_bytes() == (tmp_path / "z.npy").read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["batch", "instance"])
+def test_a_range_is_continued_and_another_range_is_not(forks: Forks, inputs, tmp_path, whole, mode):
+    more = ("--mode", mode, "--method", "minmax", "--range")
+    command = interrupted(forks, inputs, tmp_path, *more, "-1,1")
+    ended = forks.run(*command, cwd=tmp_path)
+    assert (ended.code, "continuing: " in ended.err) == (0, True)
+    assert outcome(tmp_path, "y")["y.npy"] == whole(command)["y.npy"]
+    (tmp_path / "other").mkdir()
+    interrupted(forks, inputs, tmp_path / "other", *more, "-1,1")
+    again = apply_command(inputs, "x.npy", *more, "0,1")
+    ended = forks.run(*again, cwd=tmp_path / "other")
+    assert "had other settings (normalization), so this one begins afresh" in ended.err
+    assert outcome(tmp_path / "other", "y")["y.npy"] == whole(again)["y.npy"]
 
 
 def test_restart_begins_afresh(forks: Forks, inputs, tmp_path, whole):
