@@ -51,6 +51,8 @@ def normalize(
     """
     if values.dtype not in TYPES or recipe.dtype not in TYPES or not values.flags.c_contiguous:
         return None
+    if recipe.spec.method not in METHODS:
+        return None
     block = Dense.of(values)
     groups = _groups(block, recipe, start)
     if groups is None:
