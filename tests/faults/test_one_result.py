@@ -9,14 +9,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from normcli.arrays.opening import open_source
+from normcli.bundles.formats import read_bundle
+from normcli.domain.grid import Block
 from tests.faults.commands import apply_command, fit_command, with_workers
 from tests.faults.forked import Forks
 from tests.faults.outcomes import outcome
 
-# The same values in other chunks. Statistics of other chunks differ in their last bits, so each of
-# these has a digest of its own; were that not so, one set could hold them all.
+# The same values in other storage and other chunks.
 CHUNKINGS = ("x.npy", "plain.h5", "x.h5", "x.zarr", "v2.zarr", "sharded.zarr")
 WORKERS = (1, 2, 4)
 # At which writes to the journal runs are killed before the one that ends: the plan is there, so
@@ -81,3 +84,22 @@ def test_budgets(forks: Forks, inputs, tmp_path, figures, name):
         figures.count("R6", configurations=1)
     figures.most("R6", digests_a_case=len(found) - 1)
     assert len(found) == 2
+
+
+def test_any_chunking(forks: Forks, inputs, tmp_path, figures):
+    """Statistics and normalized values of the same data are the same, however they are stored."""
+    found = set()
+    for name in CHUNKINGS:
+        folder = tmp_path / name
+        folder.mkdir()
+        command = apply_command(inputs, name)
+        assert forks.run(*command, cwd=folder).code == 0
+        source = open_source(str(folder / command[command.index("-o") + 1]))
+        values = source.read(Block(0, (0,) * source.info.ndim, source.info.shape))
+        source.close()
+        (sidecar,) = folder.glob("y*.stats.json")
+        arrays = {name: array.tobytes() for name, array in read_bundle(str(sidecar)).arrays.items()}
+        found.add(digest({"values": np.ascontiguousarray(values).tobytes(), **arrays}))
+        figures.count("R6", configurations=1)
+    figures.most("R6", digests_a_case=len(found))
+    assert len(found) == 1
