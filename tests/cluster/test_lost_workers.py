@@ -94,6 +94,7 @@ def test_twenty_runs_with_a_worker_killed_every_two_seconds(data, tmp_path):
     assert storm(data, tmp_path / "cluster", 20, 2.0) >= 40
 
 
+@pytest.mark.slow
 def test_a_block_that_ends_every_worker_is_named(data, tmp_path):
     env = {"KILLS": "36", "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
     with cluster(tmp_path / "cluster", 2, nanny=True, **env) as made:

@@ -139,8 +139,8 @@ def test_stopped_and_going_on(forks: Forks, inputs, tmp_path, whole):
     """A run that the batch system suspends goes on as if nothing had been."""
     command = apply_command(inputs, "x.npy")
     process = subprocess.Popen([NORMCLI, *command], cwd=tmp_path, stderr=subprocess.PIPE)
-    work = Path(tmp_path, ".y.npy.normcli-work")
-    while not work.exists():
+    owner = Path(tmp_path, ".y.npy.normcli-work", "owner.json")
+    while not owner.exists():  # which is written by who has the lock
         assert process.poll() is None
     process.send_signal(signal.SIGSTOP)
     second = forks.run(*command, cwd=tmp_path)
