@@ -45,7 +45,7 @@ def with_input(inputs: Path, folder: Path, name: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["x.npy", "plain.h5"])
+@pytest.mark.parametrize("name", ["x.npy", pytest.param("plain.h5", marks=pytest.mark.slow)])
 def test_cut_while_it_is_read(shim: Shim, inputs, tmp_path, name):
     path = with_input(inputs, tmp_path, name)
     process = slow_run(shim, tmp_path, name)
@@ -57,7 +57,7 @@ def test_cut_while_it_is_read(shim: Shim, inputs, tmp_path, name):
     assert hidden(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["x.npy", "plain.h5"])
+@pytest.mark.parametrize("name", ["x.npy", pytest.param("plain.h5", marks=pytest.mark.slow)])
 def test_replaced_while_it_is_read(shim: Shim, inputs, tmp_path, name):
     """Another file under its name leaves the one that is open as it was; its bytes in place not."""
     path = with_input(inputs, tmp_path, name)

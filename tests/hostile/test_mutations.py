@@ -12,7 +12,7 @@ from tests.cli.terminal import call, printable_only
 from tests.hostile.mutations import CHECKED, FORMATS, Seed
 
 _DOCUMENTS = ("zarr.json", ".zarray", ".zattrs")
-_FEW, _MANY = 120, 2500
+_FEW, _MANY = 50, 2500
 _SECONDS = 30
 
 MAKERS = [make for makers in FORMATS.values() for make in makers]
