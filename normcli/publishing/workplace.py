@@ -95,7 +95,10 @@ class Workplace:
                     if attempt == 9:
                         raise
             if record:
-                (self.folder / OWNER).write_text(json.dumps(_owner()), "utf-8")
+                # Whole at once, since others read it at any moment.
+                unsigned = self.folder / f"{OWNER}.new"
+                unsigned.write_text(json.dumps(_owner()), "utf-8")
+                unsigned.replace(self.folder / OWNER)
         except Timeout as error:
             raise TransientError(
                 f"{self.final} is being written by another run: {owner_text(self.folder)}.",
