@@ -131,8 +131,8 @@ class Draft:
         OutputError
             When the file system refuses.
         """
+        self.sync()
         try:
-            _sync_tree(self.path)
             refuse_existing(self.final, self.overwrite)
             replaced = None
             if self.final.is_dir() and not self.final.is_symlink():
