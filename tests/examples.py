@@ -1,4 +1,4 @@
-"""How many examples a property is tried with: all by ``make test-all``, a third by ``make test``."""
+"""How many examples a property is tried with: all in the whole suite, a third in the fast cut."""
 
 from __future__ import annotations
 
