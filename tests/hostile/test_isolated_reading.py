@@ -66,9 +66,11 @@ def test_what_a_chunk_does_to_a_library(killing, happens, kind, words):
 
 
 def test_waiting_for_ever(killing, monkeypatch):
-    monkeypatch.setattr(isolated_child, "WALL_SECONDS", 3.0)
+    source = killing("wait_for_ever")
+    source.read(LAST)  # the child has started
+    monkeypatch.setattr(isolated_child, "WALL_SECONDS", 0.5)
     with pytest.raises(InputError, match=r"killing at \(2, 0\) keeps its library busy for more"):
-        killing("wait_for_ever").read(SECOND)
+        source.read(SECOND)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
