@@ -53,6 +53,8 @@ class Forked:
         From the signal that was asked for to its end.
     out : str
         Standard output.
+    peak : int
+        Largest memory of the run and of what it started, in bytes.
     """
 
     code: int
@@ -61,6 +63,7 @@ class Forked:
     seconds: float
     latency: float
     out: str
+    peak: int = 0
 
 
 class Forks:
@@ -70,13 +73,15 @@ class Forks:
     ----------
     library : Path
         The library of faults.
+    under : tuple of str
+        A command that starts the process, such as one that watches it.
     """
 
-    def __init__(self, library: Path) -> None:
+    def __init__(self, library: Path, under: tuple[str, ...] = ()) -> None:
         self._ours, theirs = os.pipe()
         orders, self._orders = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.forked", str(orders), str(theirs)],
+            [*under, sys.executable, "-m", "tests.faults.forked", str(orders), str(theirs)],
             stdin=subprocess.DEVNULL,
             cwd=ROOT,
             env=environment(LD_PRELOAD=str(library), OPENBLAS_NUM_THREADS="1"),
@@ -158,7 +163,13 @@ class Forks:
             path.unlink(missing_ok=True)
         err, hits, out = texts
         return Forked(
-            ended["code"], err, tuple(hits.splitlines()), ended["seconds"], ended["latency"], out
+            ended["code"],
+            err,
+            tuple(hits.splitlines()),
+            ended["seconds"],
+            ended["latency"],
+            out,
+            ended["peak"],
         )
 
 
@@ -187,13 +198,14 @@ def _serve(reading: int, telling: int) -> dict[str, Any] | None:
                 signal.pidfd_send_signal(ended, order["send"])
         if not select.select([ended], [], [], order["timeout"])[0]:
             signal.pidfd_send_signal(ended, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        _, status, usage = os.wait4(child, 0)
         os.close(ended)
         now = time.monotonic()
         answer = {
             "code": os.waitstatus_to_exitcode(status),
             "seconds": now - begin,
             "latency": now - sent if sent else 0.0,
+            "peak": usage.ru_maxrss * 1024,
         }
         os.write(telling, json.dumps(answer).encode() + b"\n")
     return None
