@@ -143,16 +143,13 @@ def onnx_outside(**where: object):
     return beside_images(build)
 
 
-def torch_zip(**members: bytes):
-    """A checkpoint whose archive is what torch would write but for its content."""
-
-    def build(folder: Path) -> str:
-        with zipfile.ZipFile(folder / "p.pt", "w") as archive:
-            for name, content in members.items():
-                archive.writestr(f"p/{name.replace('__', '.')}", content)
-        return "p.pt"
-
-    return beside_images(build)
+@beside_images
+def torch_program(folder: Path) -> str:
+    """An archive that holds code beside its tensors."""
+    with zipfile.ZipFile(folder / "p.pt", "w") as archive:
+        archive.writestr("p/data.pkl", b"")
+        archive.writestr("p/code/__torch__.py", b"")
+    return "p.pt"
 
 
 def yaml_tag(folder: Path) -> str:
@@ -216,7 +213,6 @@ def given(build, code, *words, command=SCALE):
     return case(build, code, *words, command=command)
 
 
-NOTHING = "\n"
 CASES: dict[str, Case] = {
     # not what the name says, cut, or of other shapes
     "empty": given(data("p.npy", b""), 3, "p.npy"),
@@ -256,7 +252,7 @@ CASES: dict[str, Case] = {
     "bare pickle as pt": given(data("p.pt", b"\x80\x04."), 4, "code"),
     "torch code": given(torch_file(torch_code), 4, "code", "state_dict"),
     "torch module": given(torch_file(torch_module), 4, "BatchNorm2d"),
-    "torch script": given(torch_zip(data__pkl=b"", **{"code/__torch____py": b""}), 4, "TorchScript"),
+    "torch script": given(torch_program, 4, "TorchScript"),
     "yaml tag": given(beside_images(yaml_tag), 3, "p.yaml"),
     "keras lambda": given(beside_images(keras_lambda), 3, "model.weights.h5"),
     # elsewhere
