@@ -1,11 +1,12 @@
 """Runs of normcli forked from a process that has imported everything.
 
 A fresh process spends half a second on imports, which storms of thousands of runs cannot afford. A
-run that is forked is the same command in a process of its own, down to the end of its interpreter.
+run that is forked is the same command in a process of its own, down to the end of its libraries.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -17,6 +18,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,8 +32,8 @@ ROOT = Path(__file__).parents[2]
 
 # What a run imports when it needs it, beside the modules of normcli.
 _IMPORTS = """
-dask.threaded dask.callbacks filelock psutil rich.live rich.progress h5py h5py._hl.dims zarr
-zarr.codecs numcodecs google_crc32c encodings.ascii
+dask.threaded dask.callbacks filelock filelock._soft filelock._identity psutil rich.live
+rich.progress h5py h5py._hl.dims zarr zarr.codecs numcodecs google_crc32c encodings.ascii
 """
 
 
@@ -253,7 +255,27 @@ def _main() -> None:
     _become(order)
     from normcli.cli.main import entry
 
-    entry()
+    try:
+        entry()
+    except SystemExit as left:
+        _end(left.code)
+
+
+def _end(code: Any) -> None:
+    """End as Python does, but for taking apart the modules that it has imported.
+
+    That would copy 30 MB of pages from the process that forks, which is half the time of a run:
+    40 of 80 ms. What the run itself holds is released, and the libraries end by their own handlers.
+    """
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    gc.collect()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = 120
+    ctypes.PyDLL(None).exit(int(code or 0))
 
 
 if __name__ == "__main__":
