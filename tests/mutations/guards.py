@@ -62,7 +62,7 @@ def _condition(name: str, file: str, condition: str, *tests: str, never: str = "
 
     The condition may go on with the lines below it, which stay.
     """
-    head, colon, body = condition.partition(":\n")
+    _, colon, body = condition.partition(":\n")
     below = colon + body if colon else ":"
     return Guard(name, file, f"if {condition}{'' if colon else ':'}", f"if {never}{below}", tests)
 
