@@ -26,7 +26,7 @@ TITLES = {
     "R3": ("one bit of an output flipped: found by verify", "500 a format: all found and named"),
     "R4": ("hostile and odd files", "none opened outside, executed, crashed or hung"),
     "R5": ("mutated inputs", "2000 a format: no crash, hang or silent error"),
-    "R6": ("one result: workers, budgets, processes, interruptions", "1 digest a case"),
+    "R6": ("one result: chunkings, threads, processes, resume points", "50 of one digest"),
     "R7": ("accuracy of mean and variance (ulp)", "<= 1, float64 <= 4"),
     "R8": ("memory over the budget; from a signal to the end", "<= 150 MiB; <= 5 s"),
     "R9": ("workers killed every 2 s", "20 of 20 identical"),

@@ -179,8 +179,6 @@ def _member(path: Path, inner: str) -> zipfile.ZipInfo:
     if member is None:
         names = ", ".join(name.removesuffix(".npy") for name in list(members)[:20]) or "nothing"
         raise InputError(f"{path} has no array {inner}.", f"It holds {names}.")
-    if member.flag_bits & 1:
-        raise InputError(f"{path}/{inner} is encrypted.")
     return member
 
 

@@ -20,6 +20,7 @@ from normcli.planning.memory import (
     TABLE_BYTES,
     cache_cost,
     exact_bytes,
+    parts_cost,
 )
 from normcli.planning.passes import PassPlanner
 from normcli.planning.plan import Pass, Plan
@@ -165,7 +166,7 @@ def plan_apply(
     PlanError
         When one block does not fit the budget, or a stream would have to be read twice.
     """
-    held = affine_bytes + _statistics_memory(groups_held) + cache_cost(source)
+    held = affine_bytes + _statistics_memory(groups_held) + cache_cost(source) + parts_cost(sink)
     in_order = "stream" in (source.storage, sink.storage)
     available = resources.memory - held
     writing = PassPlanner(source, geometry, available, sink)

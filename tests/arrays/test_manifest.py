@@ -85,6 +85,15 @@ def test_a_changed_bit_is_noticed_everywhere(path):
     assert same(read_manifest(path), expected)
 
 
+def test_a_damaged_header_is_no_later_version(path):
+    data = path.read_bytes()
+    changed = data.replace(b'"version":1', b'"version":3', 1)
+    assert changed != data
+    path.write_bytes(changed)
+    with pytest.raises(DataPolicyError, match="its header fails its checksum"):
+        read_manifest(path)
+
+
 def test_edited_lines_are_noticed(path):
     lines = path.read_bytes().splitlines(keepends=True)
     rng = random.Random(3)

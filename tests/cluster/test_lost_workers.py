@@ -19,6 +19,7 @@ from normcli.engine.stopping import Abandoned, check_stop
 from normcli.engine.tasks import apply_run
 from normcli.errors import InputError
 from tests.cli.terminal import NORMCLI, environment
+from tests.figures import Figures
 
 pytest.importorskip("distributed")
 
@@ -52,7 +53,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def storm(data: Path, folder: Path, runs: int, every: float) -> int:
+def storm(data: Path, folder: Path, runs: int, every: float, figures: Figures) -> int:
     """Fit and apply while workers are killed; return how many were."""
     x = data / "x.npy"
     here = bits(normcli.fit(x, **OPTIONS))
@@ -67,7 +68,9 @@ def storm(data: Path, folder: Path, runs: int, every: float) -> int:
                 output = data / f"there-{number}.npy"
                 normcli.apply(x, output, scheduler_file=file, **OPTIONS)
             total += len(killed)
+            figures.count("R9", runs=1, workers_killed=len(killed))
             assert np.load(output).tobytes() == wanted
+            figures.count("R9", identical=1)
             for path in data.glob(f"{output.name}*"):
                 path.unlink()
     assert names(data) == ["here.npy", "here.npy.manifest.jsonl", "here.npy.stats.json", "x.npy"]
@@ -85,13 +88,13 @@ def test_a_worker_that_dies_changes_no_bit(data, tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_is_killed_every_second(data, tmp_path):
-    assert storm(data, tmp_path / "cluster", 1, 1.0) >= 2
+    assert storm(data, tmp_path / "cluster", 1, 1.0, Figures([])) >= 2
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_twenty_runs_with_a_worker_killed_every_two_seconds(data, tmp_path):
-    assert storm(data, tmp_path / "cluster", 20, 2.0) >= 40
+def test_twenty_runs_with_a_worker_killed_every_two_seconds(data, tmp_path, figures):
+    assert storm(data, tmp_path / "cluster", 20, 2.0, figures) >= 40
 
 
 @pytest.mark.slow

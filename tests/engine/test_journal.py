@@ -87,6 +87,44 @@ def test_a_torn_line_is_forgotten_and_the_others_stay(tmp_path, cut):
     assert read_journal(path)[0] == [*found, {"after": True}]
 
 
+def test_what_follows_a_damaged_line_is_gone_for_good(tmp_path):
+    """A new line as long as the damaged one ends where an old one begins, which must not count."""
+    path = tmp_path / "journal"
+    file = JournalFile(path)
+    file.append([{"number": n} for n in range(3)])
+    file.close()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    found, good = read_journal(path)
+    assert found == [{"number": 0}]
+    again = JournalFile(path, good)
+    again.append([{"number": 7}])
+    again.close()
+    assert read_journal(path)[0] == [{"number": 0}, {"number": 7}]
+
+
+def test_lines_are_synced_before_they_count(tmp_path, monkeypatch):
+    """What is synced holds the lines that were appended, whole."""
+    path = tmp_path / "journal"
+    held: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda file: held.append(path.read_bytes()))
+    file = JournalFile(path)
+    file.append([{"number": 1}])
+    file.append([{"number": 2}])
+    file.close()
+    assert [data.count(b"\n") for data in held] == [1, 2]
+
+
+def test_no_link_is_written_through(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "journal").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        JournalFile(tmp_path / "journal")
+    assert victim.read_text() == "mine"
+
+
 def test_every_flipped_bit_is_noticed(tmp_path):
     path = tmp_path / "journal"
     file = JournalFile(path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ import h5py
 import pytest
 
 from tests.faults.commands import FORMATS, apply_command, fit_command
-from tests.faults.forked import Forks
+from tests.faults.forked import Forked, Forks
 from tests.faults.outcomes import hidden, outcome
 from tests.faults.shim import Shim
 
@@ -75,35 +77,71 @@ def test_replaced_while_it_is_read(shim: Shim, inputs, tmp_path, name):
     assert outcome(tmp_path, "y") == {}
 
 
+def failing_read(
+    forks: Forks, inputs, folder: Path, whole, name: str, number: int, persist: bool
+) -> Forked:
+    """Let the N-th read of an input fail, then go on without faults; return what came of it."""
+    command = fit_command(inputs, name)
+    expected = whole(command)
+    faults = {"persist": 1} if persist else {}
+    folder.mkdir()
+    failed = forks.run(
+        *command,
+        cwd=folder,
+        at=number,
+        errno=errno.EIO,
+        ops="read,open" if persist else "read",
+        match=str(inputs / name),
+        **faults,
+    )
+    where = (name, number, persist, failed.hits[:3], failed.code, failed.err)
+    assert failed.code in (0, 3, 5, 6), where
+    assert bool(failed.code) or outcome(folder, "y") == expected, where
+    if failed.code:
+        assert name in failed.err, where
+        assert failed.err.count("normcli: error: ") == 1, where
+        assert "Traceback" not in failed.err, where
+        assert outcome(folder, "y") == {}, where
+        assert forks.run(*command, cwd=folder).code == 0, where
+    assert outcome(folder, "y") == expected, where
+    assert hidden(folder) == [], where
+    shutil.rmtree(folder)
+    return failed
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("persist", [False, True])
 def test_a_read_fails(forks: Forks, inputs, tmp_path, whole, figures, name, persist):
     """Read errors of storage end a run with one line that names the input."""
-    command = fit_command(inputs, name)
-    expected = whole(command)
-    faults = {"persist": 1} if persist else {}
     for number in (2,) if persist else (1, 9):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        failed = forks.run(
-            *command,
-            cwd=folder,
-            at=number,
-            errno=errno.EIO,
-            ops="read",
-            match=str(inputs / name),
-            **faults,
-        )
         figures.count("R2", errors=1)
-        assert failed.code in (0, 3, 5, 6), failed.err
-        assert bool(failed.code) or outcome(folder, "y") == expected
-        if failed.code:
-            assert name in failed.err
-            assert failed.err.count("normcli: error: ") == 1, failed.err
-            assert outcome(folder, "y") == {}
-            assert forks.run(*command, cwd=folder).code == 0
-        assert outcome(folder, "y") == expected
+        failing_read(forks, inputs, tmp_path / str(number), whole, name, number, persist)
         figures.count("R2", sound=1)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.zarr"])
+def test_a_read_that_fails_once_is_tried_again(forks: Forks, inputs, tmp_path, whole, name):
+    """Reads of elements, which come between those of the metadata."""
+    codes = []
+    for number in (10, 14, 18, 22, 26, 60):
+        failed = failing_read(forks, inputs, tmp_path / str(number), whole, name, number, False)
+        codes += [failed.code] * bool(failed.hits)
+    assert codes.count(0) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("persist", [False, True])
+def test_every_read_fails(forks: Forks, inputs, tmp_path, whole, figures, name, persist):
+    """Once, each of them; for good, from each of them on, also the opening of the file again."""
+    for number in itertools.count(1):
+        folder = tmp_path / str(number)
+        failed = failing_read(forks, inputs, folder, whole, name, number, persist)
+        if not failed.hits:
+            break
+        figures.count("R2", errors=1, sound=1)
+    assert number > 10
 
 
 @pytest.mark.parametrize("name", ["x.npy", "plain.h5", "x.h5", "x.zarr"])

@@ -14,7 +14,7 @@ from tests.faults.outcomes import hidden, outcome, partly
 
 # So slow are writes and reads that a run lasts for several lines of its journal.
 SLOWLY = {"delay": 15000, "ops": "write,read", "match": "draft"}
-KILLS = 22
+KILLS = 18
 
 
 def storm(forks: Forks, tmp_path, command, whole, figures, workers: int = 1) -> None:

@@ -16,7 +16,7 @@ from normcli.arrays.opening import open_source
 from normcli.bundles.formats import read_bundle
 from normcli.domain.grid import Block
 from tests.faults.commands import apply_command, fit_command, with_workers
-from tests.faults.forked import Forks
+from tests.faults.forked import ROOT, Forks
 from tests.faults.outcomes import outcome
 
 # The same values in other storage and other chunks.
@@ -26,6 +26,8 @@ WORKERS = (1, 2, 4)
 # that all of them work on the same blocks.
 INTERRUPTIONS = ((2,), (3,), (4,), (2, 1), (3, 1))
 BUDGETS = (0, 300, 4000)
+# Writing down takes so long that blocks are done before each line of the journal.
+SLOWLY = {"delay": 20000}
 
 
 def digest(found: Any) -> str:
@@ -86,6 +88,16 @@ def test_budgets(forks: Forks, inputs, tmp_path, figures, name):
     assert len(found) == 2
 
 
+def left(folder: Path, command: list[str]) -> str:
+    """Return the digest of values and statistics that a run left, whatever it stored them in."""
+    source = open_source(str(folder / command[command.index("-o") + 1]))
+    values = source.read(Block(0, (0,) * source.info.ndim, source.info.shape))
+    source.close()
+    (sidecar,) = folder.glob("y*.stats.json")
+    arrays = {name: array.tobytes() for name, array in read_bundle(str(sidecar)).arrays.items()}
+    return digest({"values": np.ascontiguousarray(values).tobytes(), **arrays})
+
+
 def test_any_chunking(forks: Forks, inputs, tmp_path, figures):
     """Statistics and normalized values of the same data are the same, however they are stored."""
     found = set()
@@ -94,12 +106,43 @@ def test_any_chunking(forks: Forks, inputs, tmp_path, figures):
         folder.mkdir()
         command = apply_command(inputs, name)
         assert forks.run(*command, cwd=folder).code == 0
-        source = open_source(str(folder / command[command.index("-o") + 1]))
-        values = source.read(Block(0, (0,) * source.info.ndim, source.info.shape))
-        source.close()
-        (sidecar,) = folder.glob("y*.stats.json")
-        arrays = {name: array.tobytes() for name, array in read_bundle(str(sidecar)).arrays.items()}
-        found.add(digest({"values": np.ascontiguousarray(values).tobytes(), **arrays}))
+        found.add(left(folder, command))
         figures.count("R6", configurations=1)
     figures.most("R6", digests_a_case=len(found))
     assert len(found) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_one_digest_of_all(forks: Forks, inputs, tmp_path, figures):
+    """Chunkings, threads, processes and resume points, each with each."""
+    pytest.importorskip("distributed")
+    from tests.cluster.processes import cluster
+
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    resumed = 0
+    with cluster(tmp_path / "cluster", 2, PYTHONPATH=str(ROOT)) as made:
+        for name, steps, who in itertools.product(
+            CHUNKINGS, ((), (3,), (4, 1)), (1, 2, 4, "processes")
+        ):
+            folder = tmp_path / f"{name} {steps} {who}"
+            folder.mkdir()
+            command = apply_command(inputs, name)
+            for step in steps:
+                ended = forks.run(
+                    *command, cwd=folder, at=step, signal=9, match="journal", ops="write", **SLOWLY
+                )
+                assert ended.code == -9, (step, ended.err)
+            last = with_workers(command, who if isinstance(who, int) else 2)
+            if who == "processes":
+                last += ["--scheduler-file", str(made.file)]
+            ended = forks.run(*last, cwd=folder)
+            assert ended.code == 0, ended.err
+            resumed += "continuing: " in ended.err
+            found.setdefault(left(folder, command), []).append((name, steps, who))
+            figures.count("R6", of_each_with_each=1)
+            shutil.rmtree(folder)
+    figures.most("R6", digests_of_each_with_each=len(found))
+    assert len(found) == 1, found
+    assert sum(map(len, found.values())) >= 50
+    assert resumed == 2 * sum(map(len, found.values())) // 3

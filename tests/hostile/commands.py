@@ -21,14 +21,24 @@ SECRET = 4242.5
 Build = Callable[[Path], str]
 
 
+FIT = ("fit", "{}", "-o", "s.json")
+
+
 @dataclass(frozen=True)
 class Case:
-    """A broken file: who makes it, the exit codes that fit, and words of the message."""
+    """A broken file: who makes it, the exit codes that fit, and words of the message.
+
+    The command is given the name that `build` returns in place of ``{}``.
+    """
 
     build: Build
     codes: tuple[int, ...]
     words: tuple[str, ...]
     options: tuple[str, ...] = ()
+    command: tuple[str, ...] = FIT
+
+    def line(self, name: str) -> list[str]:
+        return [*(name if word == "{}" else word for word in self.command), *self.options]
 
 
 # Linux counts the peak memory of a process from before its exec, so a small process starts it.
@@ -43,18 +53,24 @@ with open(used, "w") as file:
 """
 
 
-def case(build: Build, code: int | tuple[int, ...], *words: str, options: tuple[str, ...] = ()):
+def case(
+    build: Build,
+    code: int | tuple[int, ...],
+    *words: str,
+    options: tuple[str, ...] = (),
+    command: tuple[str, ...] = FIT,
+):
     codes = code if isinstance(code, tuple) else (code,)
-    return Case(build, codes, words, options)
+    return Case(build, codes, words, options, command)
 
 
 def require_refused(folder: Path, given: Case, monkeypatch) -> Ended:
     """Fit the file that a case builds, and require one clean line and nothing left behind."""
     monkeypatch.chdir(folder)
     name = given.build(folder)
-    ended = call("fit", name, "-o", "s.json", *given.options)
+    ended = call(*given.line(name))
     require_told(ended, given)
-    assert not (folder / "s.json").exists()
+    assert [path.name for path in folder.glob("[sy].*")] == []
     assert drafts(folder) == []
     return ended
 

@@ -88,6 +88,19 @@ class TestTrials:
         assert file.read_text() == "tried\n"
 
 
+def test_what_a_trial_may_take(file, way):
+    trial(file, "tell_limits")
+    assert file.read_text() == f"{isolation.CPU_SECONDS} 0"
+
+
+def test_the_helper_has_a_clean_environment(monkeypatch):
+    names = ("HDF5_PLUGIN_PATH", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME")
+    for name in names:
+        monkeypatch.setenv(name, "/tmp")
+    assert not set(names) & set(isolation.clean_environment())
+    assert "PATH" in isolation.clean_environment()
+
+
 def test_threads_decide_who_forks():
     done = threading.Event()
     other = threading.Thread(target=done.wait)

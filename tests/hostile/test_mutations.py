@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests.cli.terminal import call, printable_only
+from tests.figures import Figures
 from tests.hostile.mutations import CHECKED, FORMATS, Seed
 
 _DOCUMENTS = ("zarr.json", ".zarray", ".zattrs")
-_FEW, _MANY = 50, 2500
+_FEW = 50
+# Together, of all storages of a format.
+_MANY = 5000
 _SECONDS = 30
 
 MAKERS = [make for makers in FORMATS.values() for make in makers]
+SHARE = {make: _MANY // len(makers) for makers in FORMATS.values() for make in makers}
+FORMAT = {make: name.split()[0] for name, makers in FORMATS.items() for make in makers}
 
 
 def fitted(name: str) -> tuple[int, str, dict | None]:
@@ -26,8 +31,11 @@ def fitted(name: str) -> tuple[int, str, dict | None]:
     return ended.code, ended.err, arrays
 
 
-def survey(make, folder: Path, numbers: range) -> dict[int, int]:
-    """Fit mutants; return how often each exit code came."""
+def survey(make, folder: Path, numbers: range, figures: Figures) -> dict[int, int]:
+    """Fit mutants; return how often each exit code came.
+
+    A mutant that kills the process kills the test with it.
+    """
     seed = Seed(make, folder)
     code, err, sound = fitted(seed.name)
     assert code == 0, err
@@ -46,19 +54,22 @@ def survey(make, folder: Path, numbers: range) -> dict[int, int]:
             assert not Path("s.json").exists(), where
         elif make in CHECKED and path.name not in _DOCUMENTS:
             assert arrays == sound, where
+        figures.count(
+            "R5", mutants=1, **{FORMAT[make]: 1}, crashes=0, hangs=0, silent_with_checksum=0
+        )
         codes[code] = codes.get(code, 0) + 1
     return codes
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
-def test_a_few(tmp_path, monkeypatch, make):
+def test_a_few(tmp_path, monkeypatch, figures, make):
     monkeypatch.chdir(tmp_path)
-    codes = survey(make, tmp_path, range(_FEW))
+    codes = survey(make, tmp_path, range(_FEW), figures)
     assert codes.get(3, 0) + codes.get(4, 0) + codes.get(7, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
-def test_many(tmp_path, monkeypatch, make):
+def test_many(tmp_path, monkeypatch, figures, make):
     monkeypatch.chdir(tmp_path)
-    survey(make, tmp_path, range(_FEW, _MANY))
+    survey(make, tmp_path, range(_FEW, SHARE[make]), figures)

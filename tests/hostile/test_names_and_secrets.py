@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import zarr
 
 import normcli
 from tests.cli.terminal import call, on_terminal, printable_only
+from tests.faults.shim import COMPILER
 from tests.hostile.commands import limited
 
 VALUES = np.random.default_rng(4).normal(size=(8, 3)).astype("f4")
@@ -149,10 +152,20 @@ def test_modules_of_the_current_folder_are_not_run(here, module):
     assert not canary.exists()
 
 
+CANARY = """
+#include <stdio.h>
+__attribute__((constructor)) static void sing(void) { fclose(fopen("%s", "w")); }
+"""
+
+
 def test_plugins_of_hdf5_are_not_loaded(here):
     """HDF5 would load every library of that folder when it meets an unknown filter."""
+    if COMPILER is None:
+        pytest.skip("there is no C compiler")
     (here / "plugins").mkdir()
-    (here / "plugins" / "libh5canary.so").write_bytes(b"not a library")
+    (here / "canary.c").write_text(CANARY % (here / "canary"))
+    library = str(here / "plugins" / "libh5canary.so")
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", library, "canary.c"], check=True)
     with h5py.File("x.h5", "w") as file:
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plist.set_chunk((10,))
@@ -163,3 +176,6 @@ def test_plugins_of_hdf5_are_not_loaded(here):
     ended, _, _ = limited("fit", "x.h5/a", "-o", "s.json", cwd=here, HDF5_PLUGIN_PATH=folder)
     assert ended.code == 3
     assert "filter 31999" in ended.err
+    assert not (here / "canary").exists()
+    ctypes.CDLL(library)
+    assert (here / "canary").exists()

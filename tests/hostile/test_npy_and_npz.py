@@ -237,7 +237,7 @@ CASES: dict[str, Case] = {
         patched(zipped(("a.npy", npy()), method=zipfile.ZIP_DEFLATED), b"PK", flip), 3, "x.npz/a"
     ),
     "npz encrypted": case(
-        patched(zipped(("a.npy", npy())), b"PK\x01\x02", encrypt), 3, "encrypted"
+        patched(zipped(("a.npy", npy())), b"PK\x01\x02", encrypt), 3, "x.npz/a is encrypted"
     ),
     "npz bzip2 cut": case(
         patched(zipped(("a.npy", npy()), method=zipfile.ZIP_BZIP2), b"PK", flip), 3, "x.npz/a"
@@ -246,6 +246,12 @@ CASES: dict[str, Case] = {
         patched(zipped(("a.npy", npy())), b"PK\x01\x02", claim_size(1 << 31)), (3, 4), "x.npz/a"
     ),
     "npz shape lies": case(zipped(("a.npy", shaped(f"({2**41},)"))), 4, "x.npz/a is cut"),
+    "npz shape lies, packed": case(
+        zipped(("a.npy", shaped(f"({2**41},)")), method=zipfile.ZIP_DEFLATED), 4, "x.npz/a is cut"
+    ),
+    "npz shape lies, bzip2": case(
+        zipped(("a.npy", shaped(f"({2**41},)")), method=zipfile.ZIP_BZIP2), 4, "x.npz/a is cut"
+    ),
     "npz bomb": case(zip_bomb, 3, "x.npz/a", "bytes after its array"),
 }
 

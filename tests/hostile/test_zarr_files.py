@@ -221,10 +221,10 @@ CASES: dict[str, Case] = {
     "unknown grid": case(put("chunk_grid", "name", to="odd"), 3, "'odd'"),
     "unknown dtype": case(put("data_type", to="float33"), 3, "x.zarr"),
     "unknown dtype, 2": case(put("dtype", to="<q9", version=2), 3, "x.zarr"),
-    "unknown codec": case(put("codecs", 1, "name", to="magic"), 3, "'magic'"),
-    "unknown codec, 2": case(put("compressor", to={"id": "magic"}, version=2), 3, "'magic'"),
+    "unknown codec": case(put("codecs", 1, "name", to="magic"), 3, "for the codec 'magic'"),
+    "unknown codec, 2": case(put("compressor", to={"id": "magic"}, version=2), 3, "codec 'magic'"),
     "unknown extension": case(put("extra", to={"must_understand": True}), 3, "x.zarr"),
-    "storage transformer": case(put("storage_transformers", to=[{"name": "x"}]), (3, 4), "transfo"),
+    "storage transformer": case(put("storage_transformers", to=[{"name": "x"}]), 4, "transformers"),
     "separator": case(
         put("chunk_key_encoding", to={"name": "default", "configuration": {"separator": "../"}}),
         4,
@@ -449,6 +449,16 @@ def test_links_out_of_the_store(tmp_path, monkeypatch, make):
     ended = call("fit", "x.zarr", "-o", "s.json", "--allow-symlinks")
     assert ended.code == 0, ended
     assert np.isclose(pooled(tmp_path / "s.json")[0], VALUES.astype(float).mean())
+
+
+def test_metadata_too_large_to_be_any(tmp_path, monkeypatch):
+    """A file of holes, which would take memory if it were read."""
+
+    def build(folder: Path) -> str:
+        os.truncate(store(folder) / "zarr.json", 65 << 20)
+        return "x.zarr"
+
+    require_refused(tmp_path, case(build, 4, "zarr.json", "too many for metadata"), monkeypatch)
 
 
 def test_a_linked_array_of_a_group(tmp_path, monkeypatch):

@@ -94,3 +94,13 @@ def test_a_link_in_place_of_the_work_folder_is_refused(tmp_path):
     with pytest.raises(Exception, match="symbolic link"):
         Workplace.of(tmp_path / "y.npy").acquire()
     assert os.listdir(victim) == []
+
+
+def test_the_lock_stays_while_what_it_guards_is_removed(tmp_path):
+    place = Workplace.of(tmp_path / "y.npy").acquire()
+    (place.folder / "draft.npy").touch()
+    place.clear()
+    assert sorted(os.listdir(place.folder)) == ["lock", "owner.json"]
+    with pytest.raises(TransientError):
+        Workplace.of(tmp_path / "y.npy").acquire()
+    place.remove()
