@@ -106,6 +106,12 @@ class ApplySetup:
         if options.training:
             sizes = batch_sizes(options.batch_size)
             assert sizes is not None
+            if self.spec.mode == "instance" and self.spec.per_dataset:
+                raise UsageError(
+                    "--training normalizes batches; with --mode instance each observation is "
+                    "normalized by its own statistics anyway.",
+                    "Leave --training, --batch-size and --stats out: apply INPUT --mode instance",
+                )
             self.spec = self.spec.by_batches(sizes[0])
             known = None
         self.geometry = bind(self.spec, info.shape)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from math import gcd
 from pathlib import Path
 
+from normcli.api.continued import continued_options
 from normcli.api.continuing import RunPlace, digest
 from normcli.api.moving import earlier_statistics, moving_rule, moving_start
 from normcli.api.options import FitOptions, RunOptions
@@ -120,6 +120,9 @@ def fit_arrays(
         if run.dry_run:
             check_sidecar(output, run.overwrite)
     rules = input_rules(options)
+    earlier = earlier_statistics(options.update)
+    if earlier is not None:
+        options = continued_options(options, earlier.spec)
     with ExitStack() as stack:
         place = None
         if output is not None and not run.dry_run:
@@ -141,7 +144,7 @@ def fit_arrays(
         warn_of_input(source, observer)
         scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
         scheduler.accept(inputs, None, source)
-        fit = _Fit(source, layout, output, options, run, observer)
+        fit = _Fit(source, layout, output, options, run, observer, earlier)
         given = resources(run, scheduler, observer)
         journal = None
         if place is not None and "-" not in inputs:
@@ -222,6 +225,7 @@ class _Fit:
         options: FitOptions,
         run: RunOptions,
         observer: Observer,
+        earlier: Statistics | None,
     ) -> None:
         check_expectations(options, source, layout)
         self.source, self.layout, self.output = source, layout, output
@@ -229,11 +233,13 @@ class _Fit:
         self.state = input_state(source)
         self.described = describe(source)
         self.spec = new_spec(options, layout, source.info)
+        self.earlier = earlier
+        self.rule: MovingRule | None = moving_rule(options, self.earlier)
+        if self.rule is not None and self.rule.instances:
+            self.spec = self.spec.of_dataset()
         self.geometry = bind(self.spec, source.info.shape)
-        self.earlier = earlier_statistics(options.update)
         if self.earlier is not None:
             require_same(self.earlier, self.spec, self.geometry, str(options.update))
-        self.rule: MovingRule | None = moving_rule(options, self.earlier)
         if self.rule is not None and self.spec.by_extremes:
             raise UsageError(
                 f"Moving statistics are a mean and a variance; --method {self.spec.method} "
@@ -242,7 +248,7 @@ class _Fit:
             )
         self.measured = self.geometry
         if self.rule is not None:
-            by_batches = self.spec.by_batches(gcd(*self.rule.batch_sizes))
+            by_batches = self.spec.by_batches(self.rule.segment)
             self.measured = bind(by_batches, source.info.shape)
         if self.spec.ddof and self.geometry.group_size == 1:
             raise DataPolicyError(

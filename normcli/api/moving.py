@@ -56,11 +56,19 @@ def moving_rule(options: FitOptions, earlier: Statistics | None) -> MovingRule |
         momentum = None
     else:
         momentum = system.old_weight(_momentum(options.momentum, system.momentum))
+    instances = options.mode == "instance" and options.convention == "torch"
+    if instances and momentum is None:
+        raise UsageError(
+            "--momentum cumulative does not go with --mode instance: PyTorch's InstanceNorm keeps "
+            "no plain average of batches.",
+            "Give --momentum M, the weight of the new value.",
+        )
     default = before.variance if before is not None else system.moving_variance
     variance = options.moving_variance or default
     if variance not in ("biased", "unbiased"):
         raise UsageError(f"--moving-variance {variance!r} must be biased or unbiased.")
-    rule = MovingRule(momentum, sizes, variance, options.moving_start or "zeros-ones")
+    start = options.moving_start or "zeros-ones"
+    rule = MovingRule(momentum, sizes, variance, start, instances)
     if before is not None and (before.momentum, before.variance) != (momentum, variance):
         raise UsageError(
             f"The earlier statistics were kept with momentum {_name(before.momentum)} and the "

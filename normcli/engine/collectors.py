@@ -11,7 +11,7 @@ from normcli.arrays.access import ArraySink, StoredPart
 from normcli.domain.exact_moments import ExactMoments, Found
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
-from normcli.domain.moving_average import MovingStatistics
+from normcli.domain.moving_average import InstanceAverage, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import require_usable
@@ -200,6 +200,7 @@ class MovingFold:
         self._closed = 0
         self._slab: ExactMoments | None = None
         self._open: ExactMoments | None = None
+        self._average: InstanceAverage | None = None
         self._opened = 0
 
     @property
@@ -244,6 +245,9 @@ class MovingFold:
             where: list[slice | int] = [slice(None)] * len(self._shape)
             where[self._batch] = i
             segment = self._slab[tuple(where)]
+            if self.moving.rule.instances:
+                self._average = self._average or InstanceAverage(segment.shape)
+                self._average.add(self.moving.estimate_of(segment.finish(), self._nonfinite))
             self._open = segment if self._open is None else self._open.merge(segment)
             self._opened += 1
             if self._opened == self._lengths[self._closed]:
@@ -252,9 +256,12 @@ class MovingFold:
 
     def _close_batch(self) -> None:
         assert self._open is not None
-        self.moving = self.moving.fold(self._open.finish(), self._nonfinite)
+        if self._average is not None:
+            self.moving = self.moving.fold_estimate(self._average.estimate(), self._nonfinite)
+        else:
+            self.moving = self.moving.fold(self._open.finish(), self._nonfinite)
         self._pooled = self._open if self._pooled is None else self._pooled.merge(self._open)
-        self._open = None
+        self._open, self._average = None, None
         self._opened = 0
         self._closed += 1
 
