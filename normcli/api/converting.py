@@ -59,7 +59,7 @@ def convert_file(path: str, output: str, options: ConvertOptions, observer: Obse
     else:
         held, epsilon = import_statistics(path, source, options, observer)
     if target == "normcli":
-        for name in ("estimate", "moving_variance", "dtype"):
+        for name in ("estimate", "moving_variance", "dtype", "opset"):
             if getattr(options, name) is not None:
                 raise UsageError(
                     f"--{name.replace('_', '-')} is for other programs; statistics keep all."

@@ -40,6 +40,8 @@ def export_statistics(
         When the numbers would differ.
     """
     spec = held.spec
+    if options.opset is not None and target != "onnx":
+        raise UsageError("--opset is for ONNX models.", "Leave it out.")
     if spec.nonfinite == "omit" and held.moments is not None and held.moments.nonfinite.any():
         observer.note("NaN and infinities were left out of these statistics, and stay NaN")
     dtype = _dtype(options, held)
@@ -80,7 +82,7 @@ def export_statistics(
         )
         framework_file.write_keras(output, norm, dtype, options.overwrite)
     elif target == "onnx":
-        node = onnx_model.batch_node(spec, norm)
+        node = onnx_model.batch_node(spec, norm).of_opset(options.opset)
         onnx_model.write_model(output, node, dtype, spec, options.overwrite)
     elif target == "sklearn":
         if norm.divisor == "unbiased":
@@ -155,6 +157,7 @@ def _export_observations(
         )
     if target == "onnx":
         node = onnx_model.observation_node(spec, held.affine, held.source.shape)
+        node = node.of_opset(options.opset)
         if dtype == np.float64 and node.operator != "GroupNormalization":
             observer.note(f"{node.operator} may measure in float32, as ONNX specifies it")
         onnx_model.write_model(output, node, dtype, spec, options.overwrite)

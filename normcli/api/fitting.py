@@ -8,7 +8,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from normcli.api.continued import continued_options
 from normcli.api.continuing import RunPlace, digest
 from normcli.api.moving import earlier_statistics, moving_rule, moving_start
 from normcli.api.options import FitOptions, RunOptions
@@ -28,6 +27,7 @@ from normcli.api.preparing import (
     warn_of_input,
 )
 from normcli.api.sidecars import StoredSidecar, check_sidecar, refuse_shared
+from normcli.api.updating import continued_options
 from normcli.api.warnings import warn_of
 from normcli.arrays.access import ArraySource
 from normcli.arrays.opening import open_joined, open_source
