@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from normcli.api import (
         FittedStatistics,
         apply,
+        check,
         convert,
         extract,
         fit,
@@ -29,6 +30,7 @@ __all__ = [
     "FittedStatistics",
     "__version__",
     "apply",
+    "check",
     "convert",
     "extract",
     "fit",

@@ -130,6 +130,7 @@ def merge_statistics(
         check_sidecar(output, overwrite)
     given = [Named(path, read_statistics_header(path) or _read(path)) for path in paths]
     _require_alike(given)
+    _require_units(given, observer)
     whole = _joined_parts(given)
     _refuse_overlap(whole, observer)
     merged = _union(whole)
@@ -199,6 +200,25 @@ def _require_alike(given: Sequence[Named]) -> None:
                     f"{first.path} and {other.path} were applied with a different {term}.",
                     "Merge statistics of fits.",
                 )
+
+
+def _require_units(given: Sequence[Named], observer: Observer) -> None:
+    """Refuse statistics in different units, and tell of those that name none."""
+    units = [named.statistics.source.units for named in given]
+    known = [i for i, unit in enumerate(units) if unit is not None]
+    for i in known[1:]:
+        if units[i] != units[known[0]]:
+            raise InputError(
+                f"{given[known[0]].path} is of data in {units[known[0]]}, but {given[i].path} of "
+                f"data in {units[i]}.",
+                "Convert the data to one unit and fit again.",
+            )
+    if known and len(known) < len(units):
+        without = next(i for i, unit in enumerate(units) if unit is None)
+        observer.warn(
+            f"{given[without].path} names no units; {given[known[0]].path} is of data in "
+            f"{units[known[0]]}"
+        )
 
 
 def _settings(a: Statistics, b: Statistics) -> list[tuple[str, Any, Any]]:
@@ -384,6 +404,7 @@ def _union(whole: Sequence[Named]) -> Statistics:
         inputs=inputs,
         chunks=sum(named.statistics.source.chunks for named in whole),
         missing_chunks=sum(named.statistics.source.missing_chunks for named in whole),
+        units=next((u for named in whole if (u := named.statistics.source.units)), None),
     )
     return replace(union, source=source, provenance=made)
 

@@ -2,8 +2,9 @@
 
 A node's arrays are named ``LAYER.scale``, ``LAYER.bias``, ``LAYER.mean``, ``LAYER.variance``, with
 ``LAYER.epsilon`` and ``LAYER.momentum``, and ``LAYER.parameter_groups`` where scale and bias have
-one value for each group of channels (GroupNormalization before opset 21). LAYER is what its parameters' names have in common, as
-PyTorch exports them (``layers.3.norm``), else the name of the node.
+one value for each group of channels (GroupNormalization before opset 21). LAYER is what its
+parameters' names have in common, as PyTorch exports them (``layers.3.norm``), else the name of the
+node.
 """
 
 from __future__ import annotations
