@@ -63,7 +63,7 @@ class Affine:
                     f"The {name} has {values.size} values for {groups} groups of channels."
                 )
             spread[name] = np.repeat(values.reshape(-1), channels // groups)
-        return Affine(**spread)
+        return Affine(spread["scale"], spread["bias"])
 
     def fitted(self, shape: tuple[int, ...], axes: str) -> Affine:
         """Return the affine with both parts in exactly the shape of the scale axes.
