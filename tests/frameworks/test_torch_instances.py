@@ -12,6 +12,8 @@ from normcli.engine.events import Observer
 
 from .desk import NATIVE, close, cuts, draw, draw_affine, rng_of, rounded_once
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS = {3: "NCT", 4: "NCHW", 5: "NCDHW"}
 DTYPES = ("float16", "float32", "float64")
 UNEVEN = [
