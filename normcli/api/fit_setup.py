@@ -157,6 +157,7 @@ class FitSetup:
                 self.options.batch_size,
                 self.options.moving_variance,
                 self.options.moving_start,
+                self.options.rate_factor,
             ],
             "update": earlier,
             "missing": self.options.missing,

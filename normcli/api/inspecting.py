@@ -156,6 +156,7 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
             f"{momentum}, batches of {', '.join(map(str, rule.batch_sizes))}"
             + (" averaged over their observations, " if rule.instances else ", ")
             + f"{rule.variance} variance, {statistics.moving.batches} batches from {rule.start}"
+            + (", frozen" if rule.frozen else "")
         )
     if statistics.exact is not None:
         facts["exact sums"] = "kept; merge and --update round once"

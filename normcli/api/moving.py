@@ -36,8 +36,21 @@ def moving_rule(options: FitOptions, earlier: Statistics | None) -> MovingRule |
     """
     sizes = batch_sizes(options.batch_size)
     before = earlier.moving.rule if earlier is not None and earlier.moving is not None else None
+    factor = options.rate_factor
+    if factor is not None and not 0 <= factor < np.inf:
+        raise UsageError(f"--rate-factor {factor:g} must be 0 or more.")
+    if before is not None:
+        if options.moving_start is not None:
+            raise UsageError(
+                f"--moving-start {options.moving_start}: the moving statistics of --update go on "
+                "from where they are.",
+                "Leave one of the two out.",
+            )
+        before = replace(before, frozen=factor == 0)
     if sizes is None:
-        for name in ("momentum", "moving_variance", "moving_start"):
+        for name in ("momentum", "moving_variance", "moving_start", "rate_factor"):
+            if name == "rate_factor" and before is not None:
+                continue  # It goes with the batches of what is continued.
             if getattr(options, name) is not None:
                 raise UsageError(
                     f"--{name.replace('_', '-')} needs --batch-size.",
@@ -68,7 +81,7 @@ def moving_rule(options: FitOptions, earlier: Statistics | None) -> MovingRule |
     if variance not in ("biased", "unbiased"):
         raise UsageError(f"--moving-variance {variance!r} must be biased or unbiased.")
     start = options.moving_start or "zeros-ones"
-    rule = MovingRule(momentum, sizes, variance, start, instances)
+    rule = MovingRule(momentum, sizes, variance, start, instances, frozen=factor == 0)
     if before is not None and (before.momentum, before.variance) != (momentum, variance):
         raise UsageError(
             f"The earlier statistics were kept with momentum {_name(before.momentum)} and the "

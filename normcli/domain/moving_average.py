@@ -38,6 +38,8 @@ class MovingRule:
     instances : bool
         Whether a batch is fed as the average of the statistics of its observations, as
         PyTorch's InstanceNorm does, and not as one group of elements.
+    frozen : bool
+        Whether the last fit left them as they were, as a momentum of 1 would.
     """
 
     momentum: float | None
@@ -45,6 +47,7 @@ class MovingRule:
     variance: str = "biased"
     start: str = "zeros-ones"
     instances: bool = False
+    frozen: bool = False
 
     @property
     def segment(self) -> int:
@@ -166,8 +169,10 @@ class MovingStatistics:
         DataPolicyError
             When the plain average of batches meets one without a finite value.
         """
+        if self.rule.frozen and not np.any(self._unstarted(nonfinite)):
+            return self
         mean, variance = batch.mean, batch.variance
-        if self.rule.momentum is None:
+        if self.rule.momentum is None and not self.rule.frozen:
             if np.any(batch.empty):
                 raise DataPolicyError(
                     f"Batch {self.batches + 1} has a group without a finite value, which cannot "
@@ -180,7 +185,8 @@ class MovingStatistics:
                 self.variance + (variance - self.variance) * weight if self.batches else variance
             )
         else:
-            old, new = self.rule.momentum, 1.0 - self.rule.momentum
+            old = 1.0 if self.rule.frozen or self.rule.momentum is None else self.rule.momentum
+            new = 1.0 - old
             first = self._unstarted(nonfinite)
             mean = np.where(first, mean, old * self.mean + new * mean)
             variance = np.where(first, variance, old * self.variance + new * variance)

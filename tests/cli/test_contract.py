@@ -19,7 +19,7 @@ NORM = {
     "num-channels", "expect-shape", "missing", "allow-external-refs", "allow-symlinks", "range",
 }  # fmt: skip
 AXES = {"mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups", "group-axis"}
-FIT = {"momentum", "moving-variance", "moving-start", "update", "part"}
+FIT = {"momentum", "moving-variance", "moving-start", "rate-factor", "update", "part"}
 APPLY = {
     "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
     "dtype", "stats-out", "no-stats-out", "hdf5-version",
