@@ -159,7 +159,7 @@ def evaluated(mean: np.ndarray, variance: np.ndarray, x: np.ndarray, epsilon: fl
 
 
 def test_evaluation_and_training():
-    """Evaluation takes the moving statistics, training each batch's own, with the biased divisor."""
+    """Evaluation takes the moving statistics, training each batch's own with the divisor n."""
     kept = fit("--convention", "torch", "--batch-size", SIZE)
     wide = X.astype("f8")
     as64 = ("--dtype", "float64", "--overwrite")
