@@ -112,7 +112,7 @@ def statistics_from_bundle(bundle: Bundle, path: str) -> Statistics:
     }
     _require_shapes(arrays, len(about.spec.kept), path)
     for name in ("m2", "variance", "moving_variance"):
-        if name in arrays:
+        if name in arrays and not (name == "variance" and "m2" in arrays):
             require_not_negative_variance(arrays[name], f"{path}: {name!r}")
     for name in ("scale", "bias"):
         if name in arrays:

@@ -102,6 +102,11 @@ class NormSpec:
                 f"Epsilon is {self.epsilon!r}; it must be a finite number, 0 or more.",
                 "--epsilon 0 divides by the exact standard deviation.",
             )
+        if self.convention == "matlab" and self.epsilon == 0 and not self.by_extremes:
+            raise UsageError(
+                "Epsilon is 0; --convention matlab asks for one above 0, as MATLAB does.",
+                "Leave --convention out to divide by the exact standard deviation.",
+            )
         if self.ddof not in (0, 1):
             raise UsageError(f"ddof is {self.ddof}; it must be 0 or 1.")
         if (self.range is not None) != (self.method == "minmax"):

@@ -54,9 +54,12 @@ def prepared(tmp_path_factory):
         assert call("fit", "x.npy", "-o", "stats.json", "--layout", "NCHW", "-q").code == 0
         layer = ("--mode", "layer", "--layout", "NCHW", "-q", "--stats-out", "layer.json")
         assert call("apply", "x.npy", "-o", "y.npy", *layer).code == 0
-        document = json.loads(Path("stats.json").read_text())
-        document["arrays"]["variance"]["data"][0] = -1.0
-        Path("edited.json").write_text(json.dumps(document))
+        kept = ("--momentum", "0.9", "--batch-size", "2", "--layout", "NCHW", "-q")
+        assert call("fit", "x.npy", "-o", "moving.json", *kept).code == 0
+        for name in ("moving_variance", "m2"):
+            document = json.loads(Path("moving.json").read_text())
+            document["arrays"][name]["data"][0] = -1e-9  # + epsilon it would be positive
+            Path(f"edited_{name}.json").write_text(json.dumps(document))
     return folder
 
 
@@ -106,6 +109,7 @@ ROWS = [
     ("apply x.npy --layout NCHW --epsilon=-1", 2, "Epsilon is -1"),
     ("apply x.npy --layout NCHW --epsilon nan", 2, "Epsilon is nan"),
     ("apply x.npy --layout NCHW --epsilon inf", 2, "Epsilon is inf"),
+    ("apply x.npy --layout NCHW --mode instance --convention matlab --epsilon 0", 2, "above 0"),
     ("fit x.npy --layout NCHW --momentum 1.1 --batch-size 2", 2, "from 0 to 1"),
     ("fit x.npy --layout NCHW --momentum=-.1 --batch-size 2", 2, "from 0 to 1"),
     ("fit x.npy --layout NCHW --ddof 2", 2, "2"),
@@ -147,7 +151,11 @@ ROWS = [
     # A negative variance is refused also where epsilon would hide it.
     ("apply x.npy --layout NCHW --mean mean.npy --variance negative.npy", 7, "never negative"),
     ("apply x.npy --layout NCHW --mean mean.npy --variance hidden.npy", 7, "never negative"),
-    ("apply x.npy --stats edited.json", 7, "negative"),
+    ("apply x.npy --stats edited_moving_variance.json", 7, "never negative"),
+    ("apply x.npy --stats edited_moving_variance.json --estimate pooled", 7, "never negative"),
+    ("apply x.npy --stats edited_m2.json", 7, "never negative"),
+    ("fit x.npy --update edited_moving_variance.json", 7, "never negative"),
+    ("convert edited_moving_variance.json --to torch", 7, "never negative"),
     # Parameters: nothing is broadcast, all numbers are finite and real.
     *(
         (f"apply x.npy --stats stats.json --{term} {name}.npy", 3, told)
@@ -201,7 +209,9 @@ def test_a_mistake_is_refused(prepared, monkeypatch, command, code, told):
     monkeypatch.chdir(prepared)
     before = sorted(path.name for path in prepared.iterdir())
     words = command.split()
-    suffix = {"apply": ".npy", "fit": ".json", "init": ".npz", "learn": ".json"}[words[0]]
+    suffix = {"apply": ".npy", "fit": ".json", "init": ".npz", "learn": ".json", "convert": ".npz"}[
+        words[0]
+    ]
     output = "several" if "one.json" in words else f"no{suffix}"
     ended = call(*words, "-o", output, "-q")
     assert ended.code == code, ended.err
