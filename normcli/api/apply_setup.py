@@ -226,7 +226,7 @@ class ApplySetup:
                 "--epsilon 0 is exact; --epsilon E takes the responsibility for E.",
             )
 
-    def plan(self, given: Resources, kernel: str) -> Plan:
+    def plan(self, given: Resources, kernel: str, may_keep: bool) -> Plan:
         """Return what will be read and written, in which blocks."""
         info = self.source.info
         return plan_apply(
@@ -239,6 +239,7 @@ class ApplySetup:
             known=self.known is not None,
             per_dataset=self.spec.per_dataset,
             affine_bytes=self.applied.nbytes,
+            may_keep=may_keep,
         )
 
     def settings(self) -> dict[str, object]:

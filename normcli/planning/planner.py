@@ -137,6 +137,7 @@ def plan_apply(
     known: bool,
     per_dataset: bool,
     affine_bytes: int = 0,
+    may_keep: bool = False,
 ) -> Plan:
     """Return the plan of an apply.
 
@@ -155,6 +156,9 @@ def plan_apply(
         element can be written.
     affine_bytes : int
         Bytes of scale and bias.
+    may_keep : bool
+        Whether the tasks share their memory, so that chunks which fit the budget whole may be
+        decoded once for two passes.
 
     Raises
     ------
@@ -188,7 +192,12 @@ def plan_apply(
         PassPlanner(source, geometry, available).measure(),
         writing.apply(),
     )
-    return _plan(passes, source, resources, held, kernel, f"two passes: {why}", in_order)
+    plan = _plan(passes, source, resources, held, kernel, f"two passes: {why}", in_order)
+    same = passes[0].grid == passes[1].grid
+    room = resources.memory - plan.peak_memory
+    if may_keep and source.chunks and same and source.nbytes <= room:
+        return replace(plan, kept_memory=source.nbytes)
+    return plan
 
 
 def _plan(
