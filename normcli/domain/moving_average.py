@@ -75,28 +75,34 @@ class BatchEstimate:
 class InstanceAverage:
     """The plain average of the statistics of the observations of one batch.
 
-    Observations without a finite element in a group do not count for it.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Extents of the statistics of one observation.
+    Observations without a finite element in a group do not count for it. They are added one after
+    the other, so that the sum does not depend on how many come at once.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._mean, self._variance = np.zeros(shape), np.zeros(shape)
-        self._seen = np.zeros(shape, np.int64)
+    def __init__(self) -> None:
+        self._sums: tuple[np.ndarray, ...] | None = None
 
-    def add(self, estimate: BatchEstimate) -> None:
-        """Take the statistics of the next observation."""
-        self._mean = self._mean + np.where(estimate.empty, 0.0, estimate.mean)
-        self._variance = self._variance + np.where(estimate.empty, 0.0, estimate.variance)
-        self._seen = self._seen + ~estimate.empty
+    def add(self, found: BatchEstimate, axis: int) -> None:
+        """Take the statistics of the next observations, which follow each other along an axis."""
+        terms = tuple(
+            np.moveaxis(values, axis, 0)
+            for values in (
+                np.where(found.empty, 0.0, found.mean),
+                np.where(found.empty, 0.0, found.variance),
+                (~found.empty).astype(np.float64),
+            )
+        )
+        before = self._sums or tuple(np.zeros(part.shape[1:]) for part in terms)
+        self._sums = tuple(
+            np.add.accumulate(np.concatenate([start[np.newaxis], part]))[-1]
+            for start, part in zip(before, terms, strict=True)
+        )
 
     def estimate(self) -> BatchEstimate:
-        """Return the average over the observations so far."""
-        seen = np.maximum(self._seen, 1)
-        return BatchEstimate(self._mean / seen, self._variance / seen, self._seen == 0)
+        """Return the average over the observations so far, of which there is one or more."""
+        assert self._sums is not None
+        mean, variance, seen = self._sums
+        return BatchEstimate(mean / np.maximum(seen, 1), variance / np.maximum(seen, 1), seen == 0)
 
 
 @dataclass(frozen=True)

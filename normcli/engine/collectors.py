@@ -241,15 +241,20 @@ class MovingFold:
 
     def _fold_slab(self) -> None:
         assert self._slab is not None
-        for i in range(self._slab.shape[self._batch]):
-            where: list[slice | int] = [slice(None)] * len(self._shape)
-            where[self._batch] = i
-            segment = self._slab[tuple(where)]
+        length = self._slab.shape[self._batch]
+        before = (slice(None),) * self._batch
+        done = 0
+        while done < length:
+            taken = min(length - done, self._lengths[self._closed] - self._opened)
+            segments = self._slab[(*before, slice(done, done + taken))]
             if self.moving.rule.instances:
-                self._average = self._average or InstanceAverage(segment.shape)
-                self._average.add(self.moving.estimate_of(segment.finish(), self._nonfinite))
-            self._open = segment if self._open is None else self._open.merge(segment)
-            self._opened += 1
+                self._average = self._average or InstanceAverage()
+                found = self.moving.estimate_of(segments.finish(), self._nonfinite)
+                self._average.add(found, self._batch)
+            union = segments.union(self._batch)
+            self._open = union if self._open is None else self._open.merge(union)
+            self._opened += taken
+            done += taken
             if self._opened == self._lengths[self._closed]:
                 self._close_batch()
         self._slab = None
