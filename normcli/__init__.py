@@ -2,9 +2,9 @@
 
 ``fit`` measures arrays in one pass, ``merge`` joins what several fits measured, ``apply``
 normalizes, ``learn`` learns scale and bias against a target, ``check`` compares statistics with an
-array, and ``read_statistics`` gives back what a fit wrote; ``init``, ``extract`` and ``convert`` are
-about its parameters. All are imported when they are first used, so that ``normcli --help`` needs
-neither numpy nor zarr.
+array, and ``read_statistics`` gives back what a fit wrote; ``init``, ``extract`` and ``convert``
+are about its parameters. All are imported when they are first used, so that ``normcli --help``
+needs neither numpy nor zarr.
 """
 
 from __future__ import annotations
