@@ -1,9 +1,10 @@
 """normcli: normalize arrays that do not fit in memory.
 
 ``fit`` measures arrays in one pass, ``merge`` joins what several fits measured, ``apply``
-normalizes, ``learn`` learns scale and bias against a target, and ``read_statistics`` gives back
-what a fit wrote; ``init``, ``extract`` and ``convert`` are about its parameters. All are imported
-when they are first used, so that ``normcli --help`` needs neither numpy nor zarr.
+normalizes, ``learn`` learns scale and bias against a target, ``check`` compares statistics with an
+array, and ``read_statistics`` gives back what a fit wrote; ``init``, ``extract`` and ``convert``
+are about its parameters. All are imported when they are first used, so that ``normcli --help``
+needs neither numpy nor zarr.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from normcli.api import (
         FittedStatistics,
         apply,
+        check,
         convert,
         extract,
         fit,
@@ -29,6 +31,7 @@ __all__ = [
     "FittedStatistics",
     "__version__",
     "apply",
+    "check",
     "convert",
     "extract",
     "fit",

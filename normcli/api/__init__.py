@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from normcli.api.applying import apply_array
+from normcli.api.checking import Check, check_statistics
 from normcli.api.exchange import convert, extract, init
 from normcli.api.fitted import FittedStatistics, read_statistics
 from normcli.api.fitting import fit_arrays
@@ -22,14 +23,17 @@ from normcli.api.learning import LearnOutcome, learn_arrays
 from normcli.api.learning_options import LearnOptions
 from normcli.api.merging import merge_statistics
 from normcli.api.options import ApplyOptions, FitOptions, RunOptions
+from normcli.arrays.rules import InputRules
 from normcli.bundles.statistics_file import read_statistics_header
 from normcli.engine.events import Observer
 from normcli.engine.report import Report
 
 __all__ = [
+    "Check",
     "FittedStatistics",
     "LearnOutcome",
     "apply",
+    "check",
     "convert",
     "extract",
     "fit",
@@ -183,6 +187,54 @@ def apply(
     )
     assert outcome.report is not None
     return outcome.report
+
+
+def check(
+    stats: str | Path | FittedStatistics,
+    input: str | Path,
+    *,
+    estimate: str | None = None,
+    allow_external_refs: bool = False,
+    allow_symlinks: bool = False,
+) -> Check:
+    """Compare statistics with an array before an apply: the function behind ``normcli check``.
+
+    Nothing is written. The range is that of a sample: at most 16 blocks of about 1 MiB.
+
+    Parameters
+    ----------
+    stats : str, Path or FittedStatistics
+        A sidecar, or what `fit` and `read_statistics` return.
+    input : str or Path
+        An array by name.
+    estimate : {"pooled", "moving"}, optional
+        Which statistics; None takes the moving ones where the fit kept them.
+    allow_external_refs, allow_symlinks : bool
+        Follow links out of HDF5 files and Zarr stores.
+
+    Returns
+    -------
+    Check
+        ``fits``, and one finding for each aspect: axes, channels, dtype, units, range, epsilon.
+
+    Raises
+    ------
+    InputError
+        When one of them cannot be read.
+
+    Examples
+    --------
+    >>> import normcli
+    >>> stats = normcli.fit("sample_data/patches.zarr")
+    >>> found = normcli.check(stats, "sample_data/patches.zarr")
+    >>> found.fits, found.same_data
+    (True, True)
+    >>> normcli.check(stats, "sample_data/digits.npy").misfits[0].text
+    'the input has 3 axes (shape (1797, 8, 8)), but layout NCSS of the fit has 4'
+    """
+    whose = stats if isinstance(stats, FittedStatistics) else str(stats)
+    rules = InputRules(allow_external_refs, allow_symlinks)
+    return check_statistics(whose, str(input), estimate=estimate, rules=rules)
 
 
 def learn(

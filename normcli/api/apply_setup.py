@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,9 @@ from normcli.arrays.paths import parse_path
 from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.domain.affine import Affine
 from normcli.domain.dtypes import is_float, output_dtype, parse_dtype
-from normcli.domain.geometry import bind
+from normcli.domain.geometry import bind, bind_example
+from normcli.domain.layout import parse_layout
+from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import Statistics, constant_groups
 from normcli.engine.events import Observer
 from normcli.engine.report import damped_groups
@@ -98,9 +101,11 @@ class ApplySetup:
         self.state = input_state(source)
         info = source.info
         known = known_statistics(options)
+        example = known is not None and _is_example(known.statistics.spec, options, info.ndim)
         if known is not None:
-            self.spec = fitted_spec(options, known.statistics.spec)
-            layout = self.spec.layout
+            given = replace(options, layout=None) if example else options
+            self.spec = fitted_spec(given, known.statistics.spec)
+            layout = self.spec.layout.of_example() if example else self.spec.layout
         else:
             layout = resolve_layout(options, source, observer)
             self.spec = new_spec(options, layout, info)
@@ -110,9 +115,15 @@ class ApplySetup:
         if options.training:
             sizes = batch_sizes(options.batch_size)
             assert sizes is not None
+            if self.spec.mode == "instance" and self.spec.per_dataset:
+                raise UsageError(
+                    "--training normalizes batches; with --mode instance each observation is "
+                    "normalized by its own statistics anyway.",
+                    "Leave --training, --batch-size and --stats out: apply INPUT --mode instance",
+                )
             self.spec = self.spec.by_batches(sizes[0])
             known = None
-        self.geometry = bind(self.spec, info.shape)
+        self.geometry = (bind_example if example else bind)(self.spec, info.shape)
         described = describe(source)
         if known is None and not options.training:
             supplied = supplied_statistics(options, self.spec, self.geometry, described)
@@ -248,3 +259,16 @@ class ApplySetup:
             "output": [self.output, repr(self.sink_info)],
             "sidecar": self.sidecar,
         }
+
+
+def _is_example(spec: NormSpec, options: ApplyOptions, ndim: int) -> bool:
+    """Whether the user says that the array is one observation, without its batch axis.
+
+    It is not told by the rank alone, which a forgotten axis changes too.
+    """
+    batch = spec.layout.batch_axis
+    if options.layout is None or options.training or batch is None or batch in spec.kept:
+        return False
+    if ndim != spec.layout.ndim - 1:
+        return False
+    return parse_layout(options.layout, ndim).letters == spec.layout.of_example().letters

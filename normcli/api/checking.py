@@ -10,6 +10,7 @@ from typing import Any
 
 from normcli.api.check_values import compare_values
 from normcli.api.findings import Finding, finding, misfit, note
+from normcli.api.fitted import FittedStatistics
 from normcli.api.options import ApplyOptions
 from normcli.api.parameters import Known, known_statistics
 from normcli.api.preparing import describe
@@ -66,14 +67,18 @@ class Check:
 
 
 def check_statistics(
-    stats: str, input_name: str, *, estimate: str | None = None, rules: InputRules | None = None
+    stats: str | FittedStatistics,
+    input_name: str,
+    *,
+    estimate: str | None = None,
+    rules: InputRules | None = None,
 ) -> Check:
     """Compare statistics with an array that they might be applied to.
 
     Parameters
     ----------
-    stats : str
-        Name of a sidecar.
+    stats : str or FittedStatistics
+        Name of a sidecar, or what it holds.
     input_name : str
         Name of an array.
     estimate : {"pooled", "moving"}, optional
@@ -109,7 +114,7 @@ def check_statistics(
             found, looked_at = compare_values(known, source, geometry, estimate, same)
             findings += found
         return Check(
-            stats,
+            stats if isinstance(stats, str) else "the statistics",
             source.name,
             same,
             tuple(findings),

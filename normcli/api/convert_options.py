@@ -26,6 +26,9 @@ class ConvertOptions:
         Layout of the arrays that statistics from another program are for.
     dtype : {"float32", "float64"}, optional
         Of what is written for a framework; that of the data where it is None.
+    opset : int, optional
+        Version of the operators of an ONNX model: 18 to 23; the oldest of 21 and 23 that has
+        the operator where it is None. GroupNormalization has parameters of groups before 21.
     overwrite : bool
         Whether an earlier file may be replaced.
     """
@@ -37,4 +40,5 @@ class ConvertOptions:
     epsilon: float | None = None
     layout: str | None = None
     dtype: str | None = None
+    opset: int | None = None
     overwrite: bool = False

@@ -9,6 +9,7 @@ from normcli.api.exporting import export_statistics
 from normcli.api.importing import import_statistics, recognized
 from normcli.api.replacing import refuse_foreign_container
 from normcli.api.sidecars import SUFFIXES
+from normcli.bundles.framework_file import TORCH_SUFFIXES
 from normcli.bundles.kaldi_file import SUFFIXES as KALDI_SUFFIXES
 from normcli.bundles.keras_file import is_keras
 from normcli.bundles.parameter_file import write_affine
@@ -59,7 +60,7 @@ def convert_file(path: str, output: str, options: ConvertOptions, observer: Obse
     else:
         held, epsilon = import_statistics(path, source, options, observer)
     if target == "normcli":
-        for name in ("estimate", "moving_variance", "dtype"):
+        for name in ("estimate", "moving_variance", "dtype", "opset"):
             if getattr(options, name) is not None:
                 raise UsageError(
                     f"--{name.replace('_', '-')} is for other programs; statistics keep all."
@@ -83,6 +84,8 @@ def _target(output: str, source: str) -> str:
         return "onnx"
     if is_keras(output):
         return "keras"
+    if suffix in TORCH_SUFFIXES:
+        return "torch"
     if suffix in KALDI_SUFFIXES:
         return "kaldi"
     if suffix in SUFFIXES:

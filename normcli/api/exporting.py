@@ -40,6 +40,8 @@ def export_statistics(
         When the numbers would differ.
     """
     spec = held.spec
+    if options.opset is not None and target != "onnx":
+        raise UsageError("--opset is for ONNX models.", "Leave it out.")
     if spec.nonfinite == "omit" and held.moments is not None and held.moments.nonfinite.any():
         observer.note("NaN and infinities were left out of these statistics, and stay NaN")
     dtype = _dtype(options, held)
@@ -69,7 +71,8 @@ def export_statistics(
     if norm.cumulative and target in ("keras", "onnx"):
         observer.note(f"the plain average of all batches has no momentum that {target} could hold")
     if target == "torch":
-        _export_torch(norm, output, spec.layout, dtype, options, observer)
+        instances = held.moving is not None and held.moving.rule.instances
+        _export_torch(norm, output, spec.layout, dtype, options, observer, instances)
     elif target == "keras":
         axis = spec.kept[0] if spec.kept[0] < spec.layout.ndim - 1 else -1
         observer.note(
@@ -79,7 +82,7 @@ def export_statistics(
         )
         framework_file.write_keras(output, norm, dtype, options.overwrite)
     elif target == "onnx":
-        node = onnx_model.batch_node(spec, norm)
+        node = onnx_model.batch_node(spec, norm).of_opset(options.opset)
         onnx_model.write_model(output, node, dtype, spec, options.overwrite)
     elif target == "sklearn":
         if norm.divisor == "unbiased":
@@ -107,21 +110,27 @@ def _export_torch(
     dtype: np.dtype,
     options: ConvertOptions,
     observer: Observer,
+    instances: bool,
 ) -> None:
     momentum = None if norm.momentum is None else 1.0 - norm.momentum
+    kind = "InstanceNorm" if instances else "BatchNorm"
     affine = norm.scale is not None or norm.bias is not None
     if affine and (norm.scale is None or norm.bias is None):
         word = "scale is ones" if norm.scale is None else "bias is zeros"
-        observer.note(f"BatchNorm has both weight and bias, so the absent {word}")
+        observer.note(f"{kind} has both weight and bias, so the absent {word}")
     rank = min(max(layout.ndim - 2, 1), 3)
     observer.note(
-        f"for torch.nn.BatchNorm{rank}d({norm.channels}, eps={norm.epsilon!r}"
+        f"for torch.nn.{kind}{rank}d({norm.channels}, eps={norm.epsilon!r}"
         + ("" if momentum is None else f", momentum={round(momentum, 15)!r}")
         + (", momentum=None" if norm.cumulative else "")
-        + (")" if affine else ", affine=False)")
+        + (f", affine={affine}, track_running_stats=True)" if instances else _affine_text(affine))
         + "; the tensors do not hold epsilon and momentum"
     )
     framework_file.write_torch(output, norm, momentum, dtype, options.overwrite)
+
+
+def _affine_text(affine: bool) -> str:
+    return ")" if affine else ", affine=False)"
 
 
 def _export_observations(
@@ -148,6 +157,7 @@ def _export_observations(
         )
     if target == "onnx":
         node = onnx_model.observation_node(spec, held.affine, held.source.shape)
+        node = node.of_opset(options.opset)
         if dtype == np.float64 and node.operator != "GroupNormalization":
             observer.note(f"{node.operator} may measure in float32, as ONNX specifies it")
         onnx_model.write_model(output, node, dtype, spec, options.overwrite)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import gcd
 
 from normcli.api.continuing import digest
-from normcli.api.moving import earlier_statistics, moving_rule
+from normcli.api.moving import moving_rule
 from normcli.api.options import FitOptions, RunOptions
 from normcli.api.parts import make_part
 from normcli.api.preparing import (
@@ -27,6 +26,7 @@ from normcli.domain.geometry import bind
 from normcli.domain.layout import Layout
 from normcli.domain.moving_average import MovingRule
 from normcli.domain.statistics import (
+    Statistics,
     keeps_exact,
 )
 from normcli.engine.events import Observer
@@ -55,6 +55,8 @@ class FitSetup:
         Whether an earlier sidecar may be replaced.
     observer : Observer
         Who is told.
+    earlier : Statistics or None
+        What is continued; `options` have its settings where no others were given.
 
     Attributes
     ----------
@@ -62,8 +64,6 @@ class FitSetup:
         Axes and formula, bound to the input.
     measured : Geometry
         The groups that are measured: those of `geometry`, or those of batches that are folded.
-    earlier : Statistics or None
-        What is continued.
     rule : MovingRule or None
         How moving statistics are folded.
     part : Part or None
@@ -84,6 +84,7 @@ class FitSetup:
         options: FitOptions,
         run: RunOptions,
         observer: Observer,
+        earlier: Statistics | None,
     ) -> None:
         self.options = options
         check_expectations(options, source, layout)
@@ -92,11 +93,14 @@ class FitSetup:
         self.state = input_state(source)
         self.described = describe(source)
         self.spec = new_spec(options, layout, source.info)
+        self.earlier = earlier
+        self.rule: MovingRule | None = moving_rule(options, earlier)
+        if self.rule is not None and self.rule.instances:
+            self.spec = self.spec.of_dataset()
         self.geometry = bind(self.spec, source.info.shape)
-        self.earlier = earlier_statistics(options.update)
-        if self.earlier is not None:
-            require_same(self.earlier, self.spec, self.geometry, str(options.update))
-        self.rule: MovingRule | None = moving_rule(options, self.earlier)
+        if earlier is not None:
+            path = str(options.update)
+            require_same(earlier, self.described, self.spec, self.geometry, path)
         if self.rule is not None and self.spec.by_extremes:
             raise UsageError(
                 f"Moving statistics are a mean and a variance; --method {self.spec.method} "
@@ -105,7 +109,7 @@ class FitSetup:
             )
         self.measured = self.geometry
         if self.rule is not None:
-            by_batches = self.spec.by_batches(gcd(*self.rule.batch_sizes))
+            by_batches = self.spec.by_batches(self.rule.segment)
             self.measured = bind(by_batches, source.info.shape)
         if self.spec.ddof and self.geometry.group_size == 1:
             raise DataPolicyError(
@@ -153,6 +157,7 @@ class FitSetup:
                 self.options.batch_size,
                 self.options.moving_variance,
                 self.options.moving_start,
+                self.options.rate_factor,
             ],
             "update": earlier,
             "missing": self.options.missing,

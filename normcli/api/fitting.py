@@ -11,9 +11,11 @@ from normcli.api.capacity import kernel_for, make_scheduler, resources
 from normcli.api.continuing import RunPlace
 from normcli.api.fit_passes import FitPasses
 from normcli.api.fit_setup import FitSetup
+from normcli.api.moving import earlier_statistics
 from normcli.api.options import FitOptions, RunOptions
 from normcli.api.preparing import input_rules, require_unchanged, resolve_layout, warn_of_input
 from normcli.api.sidecars import check_sidecar, refuse_shared
+from normcli.api.updating import continued_options
 from normcli.arrays.opening import open_joined, open_source
 from normcli.bundles.statistics_file import (
     read_statistics,
@@ -82,6 +84,9 @@ def fit_arrays(
         if run.dry_run:
             check_sidecar(output, run.overwrite)
     rules = input_rules(options)
+    earlier = earlier_statistics(options.update)
+    if earlier is not None:
+        options = continued_options(options, earlier.spec)
     with ExitStack() as stack:
         place = None
         if output is not None and not run.dry_run:
@@ -103,7 +108,7 @@ def fit_arrays(
         warn_of_input(source, observer)
         scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
         scheduler.accept(inputs, None, source)
-        setup = FitSetup(source, layout, output, options, run, observer)
+        setup = FitSetup(source, layout, output, options, run, observer, earlier)
         given = resources(run, scheduler, observer)
         journal = None
         if place is not None and "-" not in inputs:

@@ -75,7 +75,7 @@ def import_statistics(
             if options.layout is not None:
                 raise UsageError(f"--layout: {path} holds no statistics, which have one.")
             observer.note(f"{path} holds no statistics; scale and bias alone are converted")
-            return Affine(scale, bias), epsilon
+            return Affine(scale, bias, layer.groups), epsilon
         mean, variance = layer.mean, layer.variance
         momentum = None if layer.momentum is None else system.old_weight(layer.momentum)
         batches = layer.batches or 0

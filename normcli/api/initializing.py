@@ -86,7 +86,7 @@ def initial_affine(
         **({"seed": options.seed} if options.seed is not None else {}),
         "provenance": provenance(),
     }
-    return Affine(**parts).fitted(shape, axes), made
+    return Affine(parts["scale"], parts["bias"]).fitted(shape, axes), made
 
 
 def write_initial(path: str, affine: Affine, made: dict[str, Any], overwrite: bool) -> None:

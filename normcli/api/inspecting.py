@@ -153,8 +153,10 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
         rule = statistics.moving.rule
         momentum = "cumulative" if rule.momentum is None else f"momentum {rule.momentum:g}"
         facts["moving"] = (
-            f"{momentum}, batches of {', '.join(map(str, rule.batch_sizes))}, "
-            f"{rule.variance} variance, {statistics.moving.batches} batches from {rule.start}"
+            f"{momentum}, batches of {', '.join(map(str, rule.batch_sizes))}"
+            + (" averaged over their observations, " if rule.instances else ", ")
+            + f"{rule.variance} variance, {statistics.moving.batches} batches from {rule.start}"
+            + (", frozen" if rule.frozen else "")
         )
     if statistics.exact is not None:
         facts["exact sums"] = "kept; merge and --update round once"

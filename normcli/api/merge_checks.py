@@ -39,6 +39,25 @@ def require_alike(given: Sequence[Named]) -> None:
                 )
 
 
+def require_units(given: Sequence[Named], observer: Observer) -> None:
+    """Refuse statistics in different units, and tell of those that name none."""
+    units = [named.statistics.source.units for named in given]
+    known = [i for i, unit in enumerate(units) if unit is not None]
+    for i in known[1:]:
+        if units[i] != units[known[0]]:
+            raise InputError(
+                f"{given[known[0]].path} is of data in {units[known[0]]}, but {given[i].path} of "
+                f"data in {units[i]}.",
+                "Convert the data to one unit and fit again.",
+            )
+    if known and len(known) < len(units):
+        without = next(i for i, unit in enumerate(units) if unit is None)
+        observer.warn(
+            f"{given[without].path} names no units; {given[known[0]].path} is of data in "
+            f"{units[known[0]]}"
+        )
+
+
 def _settings(a: Statistics, b: Statistics) -> list[tuple[str, Any, Any]]:
     # Whether epsilon was typed or a default changes no number.
     names = [f.name for f in fields(NormSpec) if f.name not in ("layout", "epsilon_given")]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from normcli.api.merge_checks import refuse_overlap, require_alike
+from normcli.api.merge_checks import refuse_overlap, require_alike, require_units
 from normcli.api.merge_parts import (
     joined_parts,
 )
@@ -93,6 +93,7 @@ def merge_statistics(
         check_sidecar(output, overwrite)
     given = [Named(path, read_statistics_header(path) or read_mergeable(path)) for path in paths]
     require_alike(given)
+    require_units(given, observer)
     whole = joined_parts(given)
     refuse_overlap(whole, observer)
     merged = _union(whole)
@@ -169,5 +170,6 @@ def _union(whole: Sequence[Named]) -> Statistics:
         inputs=inputs,
         chunks=sum(named.statistics.source.chunks for named in whole),
         missing_chunks=sum(named.statistics.source.missing_chunks for named in whole),
+        units=next((u for named in whole if (u := named.statistics.source.units)), None),
     )
     return replace(union, source=source, provenance=made)

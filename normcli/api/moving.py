@@ -36,8 +36,21 @@ def moving_rule(options: FitOptions, earlier: Statistics | None) -> MovingRule |
     """
     sizes = batch_sizes(options.batch_size)
     before = earlier.moving.rule if earlier is not None and earlier.moving is not None else None
+    factor = options.rate_factor
+    if factor is not None and not 0 <= factor < np.inf:
+        raise UsageError(f"--rate-factor {factor:g} must be 0 or more.")
+    if before is not None:
+        if options.moving_start is not None:
+            raise UsageError(
+                f"--moving-start {options.moving_start}: the moving statistics of --update go on "
+                "from where they are.",
+                "Leave one of the two out.",
+            )
+        before = replace(before, frozen=factor == 0)
     if sizes is None:
-        for name in ("momentum", "moving_variance", "moving_start"):
+        for name in ("momentum", "moving_variance", "moving_start", "rate_factor"):
+            if name == "rate_factor" and before is not None:
+                continue  # It goes with the batches of what is continued.
             if getattr(options, name) is not None:
                 raise UsageError(
                     f"--{name.replace('_', '-')} needs --batch-size.",
@@ -56,11 +69,19 @@ def moving_rule(options: FitOptions, earlier: Statistics | None) -> MovingRule |
         momentum = None
     else:
         momentum = system.old_weight(_momentum(options.momentum, system.momentum))
+    instances = options.mode == "instance" and options.convention == "torch"
+    if instances and momentum is None:
+        raise UsageError(
+            "--momentum cumulative does not go with --mode instance: PyTorch's InstanceNorm keeps "
+            "no plain average of batches.",
+            "Give --momentum M, the weight of the new value.",
+        )
     default = before.variance if before is not None else system.moving_variance
     variance = options.moving_variance or default
     if variance not in ("biased", "unbiased"):
         raise UsageError(f"--moving-variance {variance!r} must be biased or unbiased.")
-    rule = MovingRule(momentum, sizes, variance, options.moving_start or "zeros-ones")
+    start = options.moving_start or "zeros-ones"
+    rule = MovingRule(momentum, sizes, variance, start, instances, frozen=factor == 0)
     if before is not None and (before.momentum, before.variance) != (momentum, variance):
         raise UsageError(
             f"The earlier statistics were kept with momentum {_name(before.momentum)} and the "

@@ -127,6 +127,9 @@ class FitOptions(NormOptions):
         Divisor n or n - 1 of what the moving variance is fed.
     moving_start : str, optional
         ``zeros-ones``, ``first-batch``, or a statistics file.
+    rate_factor : float, optional
+        Factor of a layer's learning rate (Wolfram's LearningRateMultipliers): 0 freezes its
+        moving statistics, any other leaves them as they are.
     update : str or Path, optional
         Earlier statistics to continue.
     part : str, optional
@@ -136,6 +139,7 @@ class FitOptions(NormOptions):
     momentum: float | str | None = None
     moving_variance: str | None = None
     moving_start: str | None = None
+    rate_factor: float | None = None
     update: str | Path | None = None
     part: str | None = None
 

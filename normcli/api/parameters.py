@@ -14,10 +14,9 @@ from normcli.arrays.opening import open_source
 from normcli.bundles.formats import read_bundle, split_path
 from normcli.bundles.parameter_file import (
     read_affine,
-    read_bias,
     read_epsilon,
     read_mean,
-    read_scale,
+    read_term,
     read_variance,
 )
 from normcli.bundles.statistics_file import (
@@ -186,16 +185,21 @@ def affine_for(
     recorded; ``none`` drops a term.
     """
     affine = recorded
+    # Parameters that a file has by groups become those of the channels.
+    divided = spec.scale_axes == (spec.divided_axis,)
+    groups = spec.groups if divided else None
+    channels = geometry.scale_shape[0] if divided else 0
     if isinstance(options.affine, Affine):
         affine = options.affine
     elif options.affine is not None:
         affine = read_affine(str(options.affine))
-    if options.scale is not None:
-        dropped = str(options.scale) == "none"
-        affine = replace(affine, scale=None if dropped else read_scale(str(options.scale)))
-    if options.bias is not None:
-        dropped = str(options.bias) == "none"
-        affine = replace(affine, bias=None if dropped else read_bias(str(options.bias)))
+    affine = affine.of_channels(groups, channels)
+    for name in ("scale", "bias"):
+        path = getattr(options, name)
+        if path is not None:
+            term = Affine() if str(path) == "none" else read_term(str(path), name)
+            values = getattr(term.of_channels(groups, channels), name)
+            affine = replace(affine, **{name: values})
     axes = ", ".join(spec.layout.axis_label(axis) for axis in spec.scale_axes) or "none (a scalar)"
     return affine.fitted(geometry.scale_shape, axes)
 

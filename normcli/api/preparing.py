@@ -21,9 +21,6 @@ from normcli.engine.events import Observer
 from normcli.errors import InputError, UsageError
 from normcli.redaction import redacted
 
-# A longer text is no name of units.
-_LONGEST_UNITS = 200
-
 
 def resolve_layout(options: NormOptions, source: ArraySource, observer: Observer) -> Layout:
     """Return the layout that the user gave, or the one that the file suggests."""
@@ -220,14 +217,8 @@ def describe(source: ArraySource) -> SourceDescription:
         source.identity(),
         missing.total,
         missing.missing,
-        units=_units(info),
+        units=info.units,
     )
-
-
-def _units(info: ArrayInfo) -> str | None:
-    units = info.attrs.get("units")
-    known = isinstance(units, str) and 0 < len(units.strip()) <= _LONGEST_UNITS
-    return str(units).strip() if known else None
 
 
 def input_state(source: ArraySource) -> tuple[tuple[str, Any, Any], ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+from normcli.api.options import FitOptions
 from normcli.domain.geometry import Geometry
 from normcli.domain.layout import Layout
 from normcli.domain.norm_spec import NormSpec
@@ -14,7 +16,9 @@ from normcli.domain.statistics import (
 from normcli.errors import InputError, UsageError
 
 
-def require_same(earlier: Statistics, spec: NormSpec, geometry: Geometry, path: str) -> None:
+def require_same(
+    earlier: Statistics, new: SourceDescription, spec: NormSpec, geometry: Geometry, path: str
+) -> None:
     """Refuse to continue statistics of another kind.
 
     Raises
@@ -40,6 +44,12 @@ def require_same(earlier: Statistics, spec: NormSpec, geometry: Geometry, path: 
             f"{path} holds statistics of shape {earlier.shape}, but this input has "
             f"{geometry.statistics_shape}."
         )
+    units = earlier.source.units
+    if None not in (units, new.units) and units != new.units:
+        raise InputError(
+            f"{path} is of data in {units}, but this input is in {new.units}.",
+            "Convert the data to one unit.",
+        )
 
 
 def extended(
@@ -56,4 +66,49 @@ def extended(
         inputs=(*earlier.inputs, *new.inputs),
         chunks=earlier.chunks + new.chunks,
         missing_chunks=earlier.missing_chunks + new.missing_chunks,
+        units=earlier.units or new.units,
     )
+
+
+def continued_options(options: FitOptions, spec: NormSpec) -> FitOptions:
+    """Return options with those of the statistics that are continued in place of defaults.
+
+    Without this, an update would change epsilon back to the default, because epsilon concerns the
+    application alone and contradicts nothing. What is given stays, and is compared with the
+    earlier statistics afterwards.
+
+    Parameters
+    ----------
+    options : FitOptions
+        What the user gave.
+    spec : NormSpec
+        Of the statistics that are continued.
+    """
+    # A mode that is given brings its own axes, and is refused if it is not that of the fit.
+    same_mode = options.mode in (None, spec.mode)
+    earlier: dict[str, Any] = {
+        "mode": spec.mode,
+        "method": spec.method,
+        "layout": "".join(spec.layout.letters),
+        "ddof": spec.ddof,
+        "nonfinite": spec.nonfinite,
+        "convention": spec.convention,
+        "epsilon_placement": spec.placement,
+        "range": spec.range,
+    }
+    if spec.epsilon_given and options.convention in (None, spec.convention):
+        earlier["epsilon"] = spec.epsilon
+    if same_mode and spec.mode == "group":
+        earlier |= {"groups": spec.groups, "group_axis": str(spec.divided_axis)}
+    if same_mode and spec.mode in ("layer", "custom") and not options.wolfram_levels:
+        earlier["aggregate"] = _axes(spec.aggregated)
+    if same_mode and not options.wolfram_levels:
+        earlier["scale_axes"] = _axes(spec.scale_axes)
+    if options.method not in (None, spec.method):
+        earlier.pop("range")
+    missing = {name: value for name, value in earlier.items() if getattr(options, name) is None}
+    return replace(options, **missing)
+
+
+def _axes(axes: tuple[int, ...]) -> str:
+    return ",".join(map(str, axes)) or "none"

@@ -122,6 +122,12 @@ def _require_fit(first: ArraySource, other: ArraySource, axis: int) -> None:
             f"{first.name} holds {a.dtype} and {other.name} holds {b.dtype}: "
             "inputs of one array must have one type."
         )
+    if None not in (a.units, b.units) and a.units != b.units:
+        raise InputError(
+            f"{first.name} is in {a.units} and {other.name} in {b.units}: inputs of one array must "
+            "have one unit.",
+            "Convert one of them.",
+        )
     fits = a.ndim == b.ndim and 0 <= axis < a.ndim
     if not fits or _without(a.shape, axis) != _without(b.shape, axis):
         raise InputError(

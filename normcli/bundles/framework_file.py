@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from normcli.bundles import torch_file
 from normcli.bundles.array_checks import require_finite
 from normcli.bundles.attributes import parse_json
 from normcli.bundles.bundle import Bundle
@@ -24,6 +25,9 @@ from normcli.domain.affine import Affine
 from normcli.domain.channel_norm import ChannelNorm
 from normcli.errors import InputError, UsageError
 
+# State dicts, which hold tensors alone.
+TORCH_SUFFIXES = (".pt", ".pth")
+TORCH_NAMES = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 _MAX_JSON = 256 * 2**20
 
 
@@ -168,6 +172,9 @@ def _write(
     path: str, arrays: dict[str, np.ndarray], about: dict[str, Any], overwrite: bool
 ) -> None:
     suffix = Path(path).suffix.lower()
+    if suffix in TORCH_SUFFIXES and not arrays.keys() - TORCH_NAMES:
+        publish_file(path, torch_file.state_dict(path, arrays), overwrite)
+        return
     held = suffix not in (".npz", ".npy") and not path.lower().endswith(WEIGHTS_SUFFIX)
     known = {key: value for key, value in about.items() if value not in (None, "unknown")}
     attrs = known if held else {}

@@ -12,6 +12,7 @@ from normcli.bundles.array_checks import require_not_negative_variance, to_float
 from normcli.bundles.formats import read_bundle
 from normcli.bundles.parameter_file import (
     BIAS_NAMES,
+    GROUPS_NAME,
     MEAN_NAMES,
     SCALE_NAMES,
     VARIANCE_NAMES,
@@ -36,6 +37,8 @@ class Layer:
         As the file states them, in the sense of the framework that wrote it.
     batches : int or None
         PyTorch's num_batches_tracked.
+    groups : int or None
+        Groups of channels that scale and bias have one value each for (ONNX before opset 21).
     dtype : numpy.dtype
         Type of the stored numbers.
     attrs : mapping
@@ -49,6 +52,7 @@ class Layer:
     epsilon: float | None
     momentum: float | None
     batches: int | None
+    groups: int | None
     dtype: np.dtype
     attrs: Mapping[str, Any]
 
@@ -78,7 +82,12 @@ def read_layer(path: str) -> Layer:
                 f"Names: {', '.join((*MEAN_NAMES, *VARIANCE_NAMES, *SCALE_NAMES, *BIAS_NAMES))}.",
             )
         parent = split_name(next(iter(roles.values())))[0]
-        for key, words in (("epsilon", _EPSILON), ("momentum", _MOMENTUM), ("batches", _BATCHES)):
+        for key, words in (
+            ("epsilon", _EPSILON),
+            ("momentum", _MOMENTUM),
+            ("batches", _BATCHES),
+            ("groups", (GROUPS_NAME,)),
+        ):
             near = [n for n in names if split_name(n)[0] == parent]
             found = [n for n in near if split_name(n)[1].lower() in words]
             if found:
@@ -112,6 +121,7 @@ def read_layer(path: str) -> Layer:
         epsilon=stated.get("epsilon"),
         momentum=stated.get("momentum"),
         batches=batches,
+        groups=int(stated["groups"]) if "groups" in stated else None,
         dtype=dtype,
         attrs=bundle.attrs,
     )

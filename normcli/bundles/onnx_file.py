@@ -1,8 +1,10 @@
 """ONNX models: scale, bias, mean and variance of the normalization nodes, read and never run.
 
 A node's arrays are named ``LAYER.scale``, ``LAYER.bias``, ``LAYER.mean``, ``LAYER.variance``, with
-``LAYER.epsilon`` and ``LAYER.momentum``. LAYER is what its parameters' names have in common, as
-PyTorch exports them (``layers.3.norm``), else the name of the node.
+``LAYER.epsilon`` and ``LAYER.momentum``, and ``LAYER.parameter_groups`` where scale and bias have
+one value for each group of channels (GroupNormalization before opset 21). LAYER is what its
+parameters' names have in common, as PyTorch exports them (``layers.3.norm``), else the name of the
+node.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ ROLES = {
     "GroupNormalization": ("scale", "bias"),
     "RMSNormalization": ("scale",),
 }
+# From this opset on GroupNormalization has a scale and a bias for each channel.
+_PER_CHANNEL = 21
 _EPSILON = 1e-5
 _MOMENTUM = 0.9
 
@@ -56,6 +60,7 @@ def read(path: str, choose: Choose = everything) -> Bundle:
         if not model.ir_version or not model.graph.node:
             raise InputError(f"{path} is not an ONNX model: it has no nodes.")
         stored = _stored(model.graph)
+        opset = _opset(model)
         arrays: dict[str, Any] = {}
         layers: dict[str, Any] = {}
         for number, node in enumerate(model.graph.node):
@@ -71,6 +76,8 @@ def read(path: str, choose: Choose = everything) -> Bundle:
             for name in ("epsilon", "momentum"):
                 if name in about:
                     arrays[f"{layer}.{name}"] = np.array(about[name])
+            if node.op_type == "GroupNormalization" and opset < _PER_CHANNEL:
+                arrays[f"{layer}.parameter_groups"] = np.array(about.get("num_groups", 1))
         if not layers:
             raise InputError(
                 f"{path} has no normalization nodes.", f"They are called {', '.join(ROLES)}."
@@ -83,6 +90,12 @@ def read(path: str, choose: Choose = everything) -> Bundle:
                 value = _array(value, path, name, allowance)
             found[name] = value
         return Bundle(found, {"layers": layers})
+
+
+def _opset(model: Any) -> int:
+    """Return the version of the operators that a model is written in."""
+    own = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    return int(own[0]) if own else 1
 
 
 def _stored(graph: Any) -> dict[str, Any]:

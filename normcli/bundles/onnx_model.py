@@ -7,7 +7,7 @@ not have the channels on axis 1, the node stands between two transpositions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,13 @@ from normcli.bundles.formats import publish_file
 from normcli.domain.affine import Affine
 from normcli.domain.channel_norm import ChannelNorm
 from normcli.domain.norm_spec import NormSpec
-from normcli.errors import DataPolicyError
+from normcli.errors import DataPolicyError, UsageError
 
 # The opset that has per-channel parameters of GroupNormalization, and the one with RMS.
 _OPSET, _RMS_OPSET = 21, 23
-_IR = {_OPSET: 10, _RMS_OPSET: 11}
+# The first version of the file format that each opset came with.
+_IR = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
+OPSETS = tuple(_IR)
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,48 @@ class Node:
         Attributes of the operator.
     order : tuple of int
         The axes of the data as the node wants them.
+    opset : int
+        Version of the operator set.
     """
 
     operator: str
     inputs: dict[str, np.ndarray]
     attributes: dict[str, Any]
     order: tuple[int, ...]
+    opset: int = _OPSET
 
-    @property
-    def opset(self) -> int:
-        """Version of the operator set."""
-        return _RMS_OPSET if self.operator == "RMSNormalization" else _OPSET
+    def of_opset(self, opset: int | None) -> Node:
+        """Return the node in a version of the operators; None takes the default of its operator.
+
+        Raises
+        ------
+        UsageError
+            When that version has no such operator.
+        DataPolicyError
+            When it has one value for each group, and the channels of a group differ.
+        """
+        least = _RMS_OPSET if self.operator == "RMSNormalization" else min(OPSETS)
+        wanted = opset or max(least, _OPSET)
+        if not least <= wanted <= max(OPSETS):
+            raise UsageError(
+                f"--opset {wanted}: {self.operator} is written for opsets {least} to "
+                f"{max(OPSETS)}.",
+                "Leave --opset out.",
+            )
+        if self.operator != "GroupNormalization" or wanted >= _OPSET:
+            return replace(self, opset=wanted)
+        groups = self.attributes["num_groups"]
+        inputs = {}
+        for name, values in self.inputs.items():
+            rows = values.reshape(groups, -1)
+            if np.any(rows != rows[:, :1]):
+                raise DataPolicyError(
+                    f"The {name} differs within a group of channels, but GroupNormalization "
+                    f"before opset {_OPSET} has one value for each of the {groups} groups.",
+                    f"Leave --opset out, or give {_OPSET} or later.",
+                )
+            inputs[name] = rows[:, 0]
+        return replace(self, opset=wanted, inputs=inputs)
 
 
 def batch_node(spec: NormSpec, norm: ChannelNorm) -> Node:
@@ -135,7 +168,8 @@ def write_model(path: str, node: Node, dtype: np.dtype, spec: NormSpec, overwrit
         raise missing_package(path, "onnx", "onnx") from error
     kind = helper.np_dtype_to_tensor_dtype(dtype)
     attributes = dict(node.attributes)
-    if node.operator == "GroupNormalization":
+    by_group = node.operator == "GroupNormalization" and node.opset < _OPSET
+    if node.operator == "GroupNormalization" and not by_group:
         # The others are float32 by specification, whatever the type of their input.
         attributes["stash_type"] = kind
     ndim = spec.layout.ndim
@@ -168,14 +202,16 @@ def write_model(path: str, node: Node, dtype: np.dtype, spec: NormSpec, overwrit
         opset_imports=[helper.make_opsetid("", node.opset)],
         ir_version=_IR[node.opset],
     )
-    onnx.checker.check_model(model, full_check=True)
+    if not by_group:
+        # The checker refuses operators that a later opset replaced, even in a model of theirs.
+        onnx.checker.check_model(model, full_check=True)
     publish_file(path, model.SerializeToString(deterministic=True), overwrite)
 
 
 def _extent(spec: NormSpec, axis: int, node: Node) -> int | str:
     """Return the extent of an axis that the parameters fix, or a name for a free one."""
     axes = spec.kept if node.operator == "BatchNormalization" else spec.scale_axes
-    if axis in axes:
+    if axis in axes and not (node.operator == "GroupNormalization" and node.opset < _OPSET):
         return int(node.inputs["scale"].shape[axes.index(axis)])
     return f"{spec.layout.axis_label(axis)}_{axis}"
 

@@ -28,6 +28,8 @@ MEAN_NAMES = ("running_mean", "moving_mean", "mean", "trainedmean")
 VARIANCE_NAMES = ("running_var", "moving_variance", "variance", "var", "trainedvariance")
 _NORMALIZING = re.compile(r"norm|bn|ln_|_ln", re.I)
 AFFINE_SCHEMA = "normcli-affine"
+# Beside parameters that have one value for each group of channels: how many groups.
+GROUPS_NAME = "parameter_groups"
 _Roles = Mapping[str, tuple[str, ...]]
 
 
@@ -54,11 +56,30 @@ def read_affine(path: str) -> Affine:
                 f"{path} holds neither a scale nor a bias; it holds {listed(names)}.",
                 f"Names: {', '.join(SCALE_NAMES)}; {', '.join(BIAS_NAMES)}.",
             )
-        return list(chosen.values())
+        return [*chosen.values(), *_beside(names, next(iter(chosen.values())))]
 
     arrays = read_bundle(path, choose).arrays
     found = {role: checked_parameter(arrays[name], path, name) for role, name in chosen.items()}
-    return Affine(found.get("scale"), found.get("bias"))
+    return Affine(found.get("scale"), found.get("bias"), _groups(arrays, path))
+
+
+def read_term(path: str, name: str) -> Affine:
+    """Read one of scale and bias, with the groups of channels that it may be of.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    name : {"scale", "bias"}
+        Which one.
+
+    Raises
+    ------
+    InputError
+        When there is none, several qualify, or a value is no finite real number.
+    """
+    values, groups = _read_one(path, name, SCALE_NAMES if name == "scale" else BIAS_NAMES)
+    return Affine(values if name == "scale" else None, values if name == "bias" else None, groups)
 
 
 def read_scale(path: str) -> np.ndarray:
@@ -69,7 +90,7 @@ def read_scale(path: str) -> np.ndarray:
     InputError
         When there is none, several qualify, or a value is no finite real number.
     """
-    return _read_one(path, "scale", SCALE_NAMES)
+    return _read_one(path, "scale", SCALE_NAMES)[0]
 
 
 def read_bias(path: str) -> np.ndarray:
@@ -80,7 +101,7 @@ def read_bias(path: str) -> np.ndarray:
     InputError
         When there is none, several qualify, or a value is no finite real number.
     """
-    return _read_one(path, "bias", BIAS_NAMES)
+    return _read_one(path, "bias", BIAS_NAMES)[0]
 
 
 def read_mean(path: str) -> np.ndarray:
@@ -91,7 +112,7 @@ def read_mean(path: str) -> np.ndarray:
     InputError
         When there is none, several qualify, or a value is no finite real number.
     """
-    return _read_one(path, "mean", MEAN_NAMES)
+    return _read_one(path, "mean", MEAN_NAMES)[0]
 
 
 def read_variance(path: str) -> np.ndarray:
@@ -104,7 +125,7 @@ def read_variance(path: str) -> np.ndarray:
     DataPolicyError
         When a variance is negative.
     """
-    variance = _read_one(path, "variance", VARIANCE_NAMES)
+    variance, _ = _read_one(path, "variance", VARIANCE_NAMES)
     require_not_negative_variance(variance, f"The variance in {path}")
     return variance
 
@@ -183,13 +204,15 @@ def _affine_bundle(path: str, affine: Affine, attrs: Mapping[str, Any] | None) -
     arrays = {name: values for name, values in parts.items() if values is not None}
     if not arrays:
         raise UsageError(f"There is neither a scale nor a bias to write to {path}.")
+    if affine.groups is not None:
+        arrays[GROUPS_NAME] = np.array(affine.groups)
     about = {"schema": AFFINE_SCHEMA, "schema_version": 1, **(attrs or {})}
     if Path(os.fspath(path)).suffix.lower() == ".npy":
         about = dict(attrs or {})
     return Bundle(arrays, about)
 
 
-def _read_one(path: str, role: str, aliases: tuple[str, ...]) -> np.ndarray:
+def _read_one(path: str, role: str, aliases: tuple[str, ...]) -> tuple[np.ndarray, int | None]:
     chosen: list[str] = []
 
     def choose(names: tuple[str, ...]) -> list[str]:
@@ -200,10 +223,25 @@ def _read_one(path: str, role: str, aliases: tuple[str, ...]) -> np.ndarray:
                 f"Name the array {' or '.join(aliases)}, or pick one: {_part(path, 'NAME')}",
             )
         chosen.append(found[role])
-        return chosen
+        return [*chosen, *_beside(names, chosen[0])]
 
     arrays = read_bundle(path, choose).arrays
-    return checked_parameter(arrays[chosen[0]], path, chosen[0])
+    return checked_parameter(arrays[chosen[0]], path, chosen[0]), _groups(arrays, path)
+
+
+def _beside(names: tuple[str, ...], chosen: str) -> list[str]:
+    """Return the name of the array that tells of groups, in the layer of the chosen one."""
+    layer = split_name(chosen)[0]
+    return [name for name in names if split_name(name) == (layer, GROUPS_NAME)]
+
+
+def _groups(arrays: Mapping[str, np.ndarray], path: str) -> int | None:
+    for name, values in arrays.items():
+        if split_name(name)[1] == GROUPS_NAME:
+            if values.shape != () or values.dtype.kind not in "iu" or int(values) < 1:
+                raise InputError(f"{path}: {name!r} must be one integer, 1 or more.")
+            return int(values)
+    return None
 
 
 def names_by_role(names: tuple[str, ...], roles: _Roles, path: str) -> dict[str, str]:

@@ -261,10 +261,8 @@ def read_statistics_header(path: str) -> Statistics | None:
     if bundle.attrs.get("schema") != SCHEMA:
         return None
     about = attributes_from_attrs(bundle.attrs, path)
-    affine = Affine(
-        *(
-            None if values is None else to_float64(values, f"{path}: {name!r}")
-            for name, values in ((n, bundle.arrays.get(n)) for n in ("scale", "bias"))
-        )
-    )
+    parts = {
+        name: to_float64(values, f"{path}: {name!r}") for name, values in bundle.arrays.items()
+    }
+    affine = Affine(parts.get("scale"), parts.get("bias"))
     return Statistics(about.spec, about.source, None, affine=affine, provenance=about.provenance)

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints (.pt, .pth): tensors by name, read without running anything.
+"""PyTorch checkpoints (.pt, .pth): tensors by name, read without running anything; state dicts.
 
 A checkpoint is a zip archive with one pickle. ``torch.load(weights_only=True)`` reads that pickle
 with a machine that only knows tensors and containers; anything else in it is refused, not run.
@@ -6,6 +6,7 @@ with a machine that only knows tensors and containers; anything else in it is re
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import zipfile
@@ -56,6 +57,20 @@ def read(path: str, choose: Choose = everything) -> Bundle:
         return Bundle(
             {name: _array(tensors[name], name, path, allowance) for name in choose(tuple(tensors))}
         )
+
+
+def state_dict(path: str, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return a checkpoint of these tensors, as ``torch.save(layer.state_dict(), path)`` writes it.
+
+    Raises
+    ------
+    InputError
+        When torch is missing or too old.
+    """
+    torch = _torch(path)
+    held = io.BytesIO()
+    torch.save({name: torch.from_numpy(values) for name, values in arrays.items()}, held)
+    return held.getvalue()
 
 
 def _require_archive(path: str) -> None:

@@ -52,6 +52,12 @@ _FORMATS = ["normcli", "torch", "keras", "onnx", "sklearn", "torchvision", "kald
     type=click.Choice(["float32", "float64"]),
     help="Of tensors that are written.  [default: that of the data]",
 )
+@click.option(
+    "--opset",
+    type=click.IntRange(18, 23),
+    metavar="V",
+    help="Operators of an ONNX model, 18 to 23.  [default: 21, or 23 for RMS normalization]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @screen_options
 def convert_command(stats: str, output: str, **options: Any) -> None:

@@ -13,6 +13,7 @@ from normcli import __version__
 from normcli.cli.apply import apply_command
 from normcli.cli.check import check_command
 from normcli.cli.clean import clean_command
+from normcli.cli.conventions import conventions_command
 from normcli.cli.convert import convert_command
 from normcli.cli.extract import extract_command
 from normcli.cli.fit import fit_command
@@ -44,6 +45,7 @@ def main() -> None:
       normcli check   STATS INPUT           would these statistics fit this array
       normcli clean   PATH...               remove what interrupted runs left
       normcli verify  OUTPUT                whether an output is still as it was written
+      normcli conventions [NAME]            the defaults of each --convention
 
     Arrays are .npy, .npz, .h5 and .zarr; file.h5/group/x names an array inside a container, and
     - is NPY on standard input or output. Progress and messages go to standard error.
@@ -68,6 +70,7 @@ main.add_command(convert_command)
 main.add_command(check_command)
 main.add_command(clean_command)
 main.add_command(verify_command)
+main.add_command(conventions_command)
 
 
 def entry() -> None:

@@ -166,6 +166,13 @@ _FIT = (
         metavar="START",
         help="zeros-ones, first-batch, or a statistics file.  [default: zeros-ones]",
     ),
+    click.option(
+        "--rate-factor",
+        type=float,
+        metavar="F",
+        help="Factor of a layer's learning rate: 0 freezes its moving statistics, as momentum 1 "
+        "does; any other leaves them as they are.  [default: 1]",
+    ),
     click.option("--update", metavar="STATS", help="Continue earlier statistics with new data."),
     click.option(
         "--part",

@@ -17,15 +17,53 @@ class Affine:
     ----------
     scale, bias : ndarray of float64 or None
         Each with the extents of the scale axes in ascending order.
+    groups : int or None
+        Where a file says that its parameters have one value for each of so many groups of
+        channels (ONNX GroupNormalization before opset 21); None for all others.
     """
 
     scale: np.ndarray | None = None
     bias: np.ndarray | None = None
+    groups: int | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of both arrays."""
         return sum(part.nbytes for part in (self.scale, self.bias) if part is not None)
+
+    def of_channels(self, groups: int | None, channels: int) -> Affine:
+        """Return the affine with a value for each channel, where it has one for each group.
+
+        Parameters
+        ----------
+        groups : int or None
+            Groups that the channels, along the only scale axis, are divided into.
+        channels : int
+            Extent of that axis.
+
+        Raises
+        ------
+        InputError
+            When there are other groups, or another number of values.
+        """
+        if self.groups is None:
+            return self
+        if groups != self.groups:
+            raise InputError(
+                f"The scale and bias have one value for each of {self.groups} groups of channels, "
+                "as ONNX stores them before opset 21.",
+                f"They go with --mode group --groups {self.groups}.",
+            )
+        spread: dict[str, np.ndarray | None] = {"scale": None, "bias": None}
+        for name, values in (("scale", self.scale), ("bias", self.bias)):
+            if values is None:
+                continue
+            if values.size != groups:
+                raise InputError(
+                    f"The {name} has {values.size} values for {groups} groups of channels."
+                )
+            spread[name] = np.repeat(values.reshape(-1), channels // groups)
+        return Affine(spread["scale"], spread["bias"])
 
     def fitted(self, shape: tuple[int, ...], axes: str) -> Affine:
         """Return the affine with both parts in exactly the shape of the scale axes.

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+# A longer text is no name of units.
+_LONGEST_UNITS = 200
+
 
 @dataclass(frozen=True)
 class ArrayInfo:
@@ -68,3 +71,10 @@ class ArrayInfo:
     def write_unit(self) -> tuple[int, ...] | None:
         """Extents that one writer must own whole: the shard, else the chunk, else None."""
         return self.shards or self.chunks
+
+    @property
+    def units(self) -> str | None:
+        """Units of the elements, where the attribute ``units`` names them."""
+        units = self.attrs.get("units")
+        known = isinstance(units, str) and 0 < len(units.strip()) <= _LONGEST_UNITS
+        return str(units).strip() if known else None

@@ -268,10 +268,13 @@ def _batch_count(statistics: Statistics) -> np.ndarray:
     # The start value 1 of an exponential average was never divided by anything.
     started = moving.rule.momentum is None or moving.rule.start == "first-batch"
     clean = statistics.moments is not None and not statistics.moments.nonfinite.any()
-    if len(sizes) != 1 or not started or not clean or shape[batch] % min(sizes):
+    # What is fed are averages over batches, or over observations, which are all of one size.
+    together = 1 if moving.rule.instances else min(sizes)
+    alike = moving.rule.instances or (len(sizes) == 1 and not shape[batch] % together)
+    if not alike or not started or not clean:
         raise refusal
     others = [shape[axis] for axis in spec.aggregated if axis != batch]
-    return np.full(moving.mean.shape, float(min(sizes) * int(np.prod(others, dtype=np.int64))))
+    return np.full(moving.mean.shape, float(together * int(np.prod(others, dtype=np.int64))))
 
 
 def _axes(spec: NormSpec, axes: tuple[int, ...]) -> str:

@@ -41,10 +41,26 @@ class Convention:
     layer_axes: str
     unit_constants: bool = False
 
+    def defaults(self) -> dict[str, float | str | bool | None]:
+        """Return the defaults by name, as people and programs read them."""
+        return {
+            "epsilon": self.epsilon,
+            "rms_epsilon": "machine" if self.rms_epsilon is None else self.rms_epsilon,
+            "ddof": 0,
+            "momentum": None if self is OWN else self.momentum,
+            "momentum_weighs": "new" if self.momentum_weighs_new else "old",
+            "moving_variance": self.moving_variance,
+            "layer_axes": self.layer_axes,
+            "constant_groups": _CONSTANTS[self is OWN, self.unit_constants],
+        }
+
     def old_weight(self, momentum: float) -> float:
         """Return the weight of the old value for a momentum in this system's sense."""
         return 1.0 - momentum if self.momentum_weighs_new else momentum
 
+
+# What becomes of groups that hold one value, by whether it is our own rule and by unit_constants.
+_CONSTANTS = {(True, False): "bias", (False, False): "formula", (False, True): "divided by 1"}
 
 OWN = Convention(1e-5, 1e-5, 0.9, False, "biased", "last")
 CONVENTIONS = {

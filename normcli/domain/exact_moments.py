@@ -156,6 +156,29 @@ class ExactMoments:
             squares,
         )
 
+    def union(self, axis: int) -> ExactMoments:
+        """Return the moments of the union of all groups along an axis, which is dropped.
+
+        In halves, so that there are few calls over many groups; the order changes no number.
+        """
+        held = self
+        before = (slice(None),) * axis
+        while held.shape[axis] > 1:
+            half = held.shape[axis] // 2
+            rest = held[(*before, slice(2 * half, None))]
+            merged = held[(*before, slice(0, half))].merge(held[(*before, slice(half, 2 * half))])
+            held = merged if not rest.count.size else merged.appended(rest, axis)
+        return held[(*before, 0)]
+
+    def appended(self, other: ExactMoments, axis: int) -> ExactMoments:
+        """Return these groups, and those of `other` behind them along an axis."""
+        shape = list(self.shape)
+        shape[axis] += other.shape[axis]
+        before = (slice(None),) * axis
+        both = ExactMoments.identity(tuple(shape))
+        both = both.store((*before, slice(0, self.shape[axis])), self)
+        return both.store((*before, slice(self.shape[axis], None)), other)
+
     def _aligned(self, other: ExactMoments) -> tuple[np.ndarray, ...]:
         """Return the lower of both exponents, and the sums of both in its units."""
         mine, theirs = self.squares.any(axis=-1), other.squares.any(axis=-1)

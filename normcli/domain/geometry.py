@@ -91,10 +91,13 @@ def bind(spec: NormSpec, shape: tuple[int, ...]) -> Geometry:
         When the array is empty or an aggregated axis has no elements.
     """
     if len(shape) != spec.layout.ndim:
+        one = spec.layout.of_example()
+        example = len(shape) == one.ndim and one != spec.layout and spec.per_dataset
         raise UsageError(
             f"The layout {spec.layout} is for {spec.layout.ndim} axes, "
             f"but the array has {len(shape)} (shape {shape}).",
-            "Give another --layout.",
+            "Give another --layout."
+            + (f" One observation without its batch axis is --layout {one}." if example else ""),
         )
     for axis, extent in enumerate(shape):
         if extent == 0:
@@ -108,6 +111,27 @@ def bind(spec: NormSpec, shape: tuple[int, ...]) -> Geometry:
     if divided is not None:
         segments[divided] = _segment_size(spec, divided, shape[divided])
     return Geometry(tuple(shape), spec.kept, spec.scale_axes, tuple(segments))
+
+
+def bind_example(spec: NormSpec, shape: tuple[int, ...]) -> Geometry:
+    """Return the geometry of `spec` on one observation, whose extents are `shape`.
+
+    The statistics are those of the dataset; only the batch axis is missing.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `bind`.
+    """
+    batch = spec.layout.batch_axis
+    assert batch is not None
+    whole = bind(spec, (*shape[:batch], 1, *shape[batch:]))
+
+    def without(axes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(axis - (axis > batch) for axis in axes if axis != batch)
+
+    segments = (*whole.segments[:batch], *whole.segments[batch + 1 :])
+    return Geometry(tuple(shape), without(whole.kept), without(whole.scale_axes), segments)
 
 
 def _segment_size(spec: NormSpec, axis: int, extent: int) -> int:

@@ -66,6 +66,14 @@ class Layout:
         """Axis of the channels, or None."""
         return self.letters.index("C") if "C" in self.letters else None
 
+    def of_example(self) -> Layout:
+        """Return the layout of one observation, without the batch axis."""
+        axis = self.batch_axis
+        if axis is None:
+            return self
+        names = None if self.names is None else (*self.names[:axis], *self.names[axis + 1 :])
+        return Layout(self.letters[:axis] + self.letters[axis + 1 :], names)
+
     def axis_label(self, axis: int) -> str:
         """Return the name of an axis, or its letter, for messages and tables."""
         if self.names and self.names[axis]:

@@ -102,6 +102,11 @@ class NormSpec:
                 f"Epsilon is {self.epsilon!r}; it must be a finite number, 0 or more.",
                 "--epsilon 0 divides by the exact standard deviation.",
             )
+        if self.convention == "matlab" and self.epsilon == 0 and not self.by_extremes:
+            raise UsageError(
+                "Epsilon is 0; --convention matlab asks for one above 0, as MATLAB does.",
+                "Leave --convention out to divide by the exact standard deviation.",
+            )
         if self.ddof not in (0, 1):
             raise UsageError(f"ddof is {self.ddof}; it must be 0 or 1.")
         if (self.range is not None) != (self.method == "minmax"):
@@ -143,6 +148,28 @@ class NormSpec:
         batch = self.layout.batch_axis
         return batch in self.aggregated if batch is not None else self.mode == "batch"
 
+    def of_dataset(self) -> NormSpec:
+        """Return this spec with statistics of the dataset, not of each observation.
+
+        This is how PyTorch's InstanceNorm evaluates: by one running mean and variance a channel.
+
+        Raises
+        ------
+        UsageError
+            When there is no batch axis that could be aggregated.
+        """
+        batch = self.layout.batch_axis
+        if batch is None:
+            raise UsageError(
+                f"Moving statistics need a batch axis; the layout {self.layout} has none.",
+                "Give a --layout with N.",
+            )
+        return replace(
+            self,
+            aggregated=tuple(sorted({*self.aggregated, batch})),
+            kept=tuple(axis for axis in self.kept if axis != batch),
+        )
+
     def by_batches(self, batch_size: int) -> NormSpec:
         """Return this spec with statistics of each run of `batch_size` observations.
 
@@ -153,10 +180,12 @@ class NormSpec:
         """
         batch = self.layout.batch_axis
         if batch is None or batch not in self.aggregated:
+            instances = self.mode == "instance"
             raise UsageError(
                 f"Batches need a batch axis that is aggregated; mode {self.mode} with layout "
                 f"{self.layout} has none.",
-                "Moving statistics and --training belong to --mode batch and a layout with N.",
+                "Moving statistics and --training belong to --mode batch and a layout with N"
+                + ("; --convention torch keeps those of instances." if instances else "."),
             )
         return replace(
             self,

@@ -11,7 +11,7 @@ from normcli.arrays.access import ArraySink, StoredPart
 from normcli.domain.exact_moments import ExactMoments, Found
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
-from normcli.domain.moving_average import MovingStatistics
+from normcli.domain.moving_average import InstanceAverage, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import require_usable
@@ -200,6 +200,7 @@ class MovingFold:
         self._closed = 0
         self._slab: ExactMoments | None = None
         self._open: ExactMoments | None = None
+        self._average: InstanceAverage | None = None
         self._opened = 0
 
     @property
@@ -240,21 +241,32 @@ class MovingFold:
 
     def _fold_slab(self) -> None:
         assert self._slab is not None
-        for i in range(self._slab.shape[self._batch]):
-            where: list[slice | int] = [slice(None)] * len(self._shape)
-            where[self._batch] = i
-            segment = self._slab[tuple(where)]
-            self._open = segment if self._open is None else self._open.merge(segment)
-            self._opened += 1
+        length = self._slab.shape[self._batch]
+        before = (slice(None),) * self._batch
+        done = 0
+        while done < length:
+            taken = min(length - done, self._lengths[self._closed] - self._opened)
+            segments = self._slab[(*before, slice(done, done + taken))]
+            if self.moving.rule.instances:
+                self._average = self._average or InstanceAverage()
+                found = self.moving.estimate_of(segments.finish(), self._nonfinite)
+                self._average.add(found, self._batch)
+            union = segments.union(self._batch)
+            self._open = union if self._open is None else self._open.merge(union)
+            self._opened += taken
+            done += taken
             if self._opened == self._lengths[self._closed]:
                 self._close_batch()
         self._slab = None
 
     def _close_batch(self) -> None:
         assert self._open is not None
-        self.moving = self.moving.fold(self._open.finish(), self._nonfinite)
+        if self._average is not None:
+            self.moving = self.moving.fold_estimate(self._average.estimate(), self._nonfinite)
+        else:
+            self.moving = self.moving.fold(self._open.finish(), self._nonfinite)
         self._pooled = self._open if self._pooled is None else self._pooled.merge(self._open)
-        self._open = None
+        self._open, self._average = None, None
         self._opened = 0
         self._closed += 1
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 import normcli
 from normcli.domain.part import Part
@@ -334,3 +335,41 @@ def test_the_output_of_a_merge(tmp_path):
     with pytest.raises(UsageError, match="suffix"):
         normcli.merge(paths, tmp_path / "s.txt")
     assert not list(tmp_path.glob(".*"))
+
+
+class _Warned(Observer):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def warn(self, text: str, hint: str | None = None) -> None:
+        self.texts.append(text)
+
+
+def test_units_must_agree(tmp_path):
+    """Kelvin and degrees are never counted together: not by merge, an update, or a joint fit."""
+    values = np.random.default_rng(3).normal(280, 3, (4, 3))
+    names = {}
+    for name, units in (("a", "K"), ("b", "K"), ("c", "degC"), ("d", None)):
+        names[name] = str(tmp_path / f"{name}.zarr")
+        array = zarr.create_array(names[name], data=values + len(names))
+        if units:
+            array.attrs["units"] = units
+        normcli.fit(names[name], tmp_path / f"{name}.json", layout="NC")
+
+    def sidecars(*letters: str) -> list[Path]:
+        return [tmp_path / f"{letter}.json" for letter in letters]
+
+    assert normcli.merge(sidecars("a", "b")).statistics.source.units == "K"
+    told = _Warned()
+    merged = normcli.merge(sidecars("d", "a"), observer=told)
+    assert merged.statistics.source.units == "K"
+    assert any("names no units" in text for text in told.texts)
+    for call in (
+        lambda: normcli.merge(sidecars("d", "b", "c"), tmp_path / "no.json"),
+        lambda: normcli.fit(names["a"], tmp_path / "no.json", update=sidecars("c")[0]),
+        lambda: normcli.fit([names["a"], names["c"]], tmp_path / "no.json", layout="NC"),
+    ):
+        with pytest.raises(InputError, match=r"K.*degC|degC.*K"):
+            call()
+        assert not (tmp_path / "no.json").exists()
+    assert normcli.fit(names["d"], update=sidecars("a")[0]).statistics.source.units == "K"

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import zarr
 
+import normcli
 from normcli.api import sampling
 from normcli.arrays.opening import open_source
 from normcli.domain.geometry import bind
 from normcli.domain.layout import Layout
 from normcli.domain.norm_spec import make_spec
+from normcli.errors import InputError, UsageError
 from tests.cli.terminal import assert_told, call
 
 
@@ -298,3 +300,26 @@ def test_supplied_statistics_have_no_extremes(folder, images):
     np.save("far.npy", images.astype("f4") + 5000)
     found = check("far.npy", 7, stats="y.npy.stats.json")
     assert "3 groups (C=0; C=1; C=2)" in told(found, "range", "misfit")
+
+
+class TestPython:
+    def test_it_finds_what_the_command_finds(self, images):
+        stats = normcli.read_statistics("stats.json")
+        np.save("gray.npy", images[:, :1])
+        for name in ("images.npy", "gray.npy"):
+            expected = check(name, 7 if name == "gray.npy" else 0)
+            for given in ("stats.json", stats):
+                found = normcli.check(given, name)
+                assert found.fits == expected["fits"]
+                told = found.as_dict()
+                for key in ("findings", "same_data", "looked_at", "elements", "input"):
+                    assert told[key] == expected[key], key
+            assert found.misfits == tuple(f for f in found.findings if f.verdict == "misfit")
+
+    def test_what_cannot_be_compared(self, images):
+        with pytest.raises(InputError, match="no moving"):
+            normcli.check("stats.json", "images.npy", estimate="moving")
+        with pytest.raises(InputError, match=r"gone\.npy"):
+            normcli.check("stats.json", "gone.npy")
+        with pytest.raises(UsageError, match="pipe"):
+            normcli.check("stats.json", "-")

@@ -6,6 +6,7 @@ import click
 
 from normcli import __version__
 from normcli.api import convert_options, learning_terms
+from normcli.bundles import onnx_model
 from normcli.cli.main import main
 from normcli.domain import norm_spec
 from normcli.domain.conventions import CONVENTIONS
@@ -19,7 +20,7 @@ NORM = {
     "isolate",
 }  # fmt: skip
 AXES = {"mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups", "group-axis"}
-FIT = {"momentum", "moving-variance", "moving-start", "update", "part"}
+FIT = {"momentum", "moving-variance", "moving-start", "rate-factor", "update", "part"}
 APPLY = {
     "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
     "dtype", "stats-out", "no-stats-out", "hdf5-version",
@@ -62,8 +63,9 @@ def test_the_contract_is_complete():
     }  # fmt: skip
     assert set(_options("convert")) == SCREEN | {
         "output", "overwrite", "from", "to", "estimate", "moving-variance", "epsilon", "layout",
-        "dtype",
+        "dtype", "opset",
     }  # fmt: skip
+    assert set(_options("conventions")) == SCREEN
     assert set(_options("check")) == SCREEN | {"estimate", "allow-external-refs", "allow-symlinks"}
     assert set(_options("clean")) == SCREEN | {"dry-run"}
     assert set(_options("verify")) == SCREEN | {"workers", "memory"}
@@ -85,6 +87,10 @@ def test_the_choices_are_those_of_the_domain():
     convert = _options("convert")
     assert tuple(convert["to"].type.choices) == convert_options.FORMATS  # type: ignore[attr-defined]
     assert tuple(convert["from"].type.choices) == convert_options.READABLE  # type: ignore[attr-defined]
+    assert (convert["opset"].type.min, convert["opset"].type.max) == (  # type: ignore[attr-defined]
+        min(onnx_model.OPSETS),
+        max(onnx_model.OPSETS),
+    )
     for name, words in (
         ("solver", learning_terms.SOLVERS),
         ("scale-init", learning_terms.INITIALIZERS),

@@ -144,3 +144,21 @@ def test_which_statistics_are_kept_with_their_sums():
     assert keeps_exact(batch, EXACT_GROUPS)
     assert not keeps_exact(batch, EXACT_GROUPS + 1)
     assert not keeps_exact(make_spec(Layout("NCS"), np.dtype("f4"), mode="instance"), 1)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 16])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_union_along_an_axis_is_that_of_its_groups(axis, length):
+    rng = np.random.default_rng([axis, length])
+    shape = [2, 3, 2]
+    shape[axis] = length
+    # Units differ from group to group, and some groups are of nothing finite.
+    values = rng.normal(0, 1, (*shape, 5)) * 10.0 ** rng.integers(-150, 140, (*shape, 1))
+    values[rng.random((*shape, 5)) < 0.3] = np.nan
+    sums = sums_of(values)
+    one_by_one = reduce(
+        ExactMoments.merge, (sums[(slice(None),) * axis + (i,)] for i in range(length))
+    )
+    union = sums.union(axis)
+    assert bits(union.canonical()) == bits(one_by_one.canonical())
+    assert bits(union.finish()) == bits(one_by_one.finish())

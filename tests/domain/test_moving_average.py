@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from normcli.domain.moments import Moments
-from normcli.domain.moving_average import MovingRule, MovingStatistics
+from normcli.domain.moving_average import (
+    BatchEstimate,
+    InstanceAverage,
+    MovingRule,
+    MovingStatistics,
+)
 from normcli.errors import DataPolicyError
 
 RNG = np.random.default_rng(11)
@@ -152,3 +157,54 @@ def test_a_group_without_values_in_the_first_batch_starts_later():
     np.testing.assert_array_equal(after.variance, [1.0, 1.0])
     with pytest.raises(DataPolicyError, match="without a finite value"):
         MovingStatistics.begin(MovingRule(None, (2,)), (2,)).fold(first)
+
+
+def estimates(values: np.ndarray, empty: np.ndarray) -> BatchEstimate:
+    return BatchEstimate(values, values * 2, empty)
+
+
+def test_observations_are_averaged_in_order_however_many_come_at_once():
+    """The bits do not depend on blocks: 1e16 + 1 - 1e16 is 0 or 1 by the order of adding."""
+    values = RNG.normal(0, 1, (3, 11, 2)) * 10.0 ** RNG.integers(-12, 16, (3, 11, 2))
+    empty = RNG.random((3, 11, 2)) < 0.2
+    values[empty] = np.nan
+    found = []
+    for sizes in ([11], [1] * 11, [4, 4, 3], [2, 9]):
+        average, start = InstanceAverage(), 0
+        for size in sizes:
+            cut = slice(start, start + size)
+            average.add(estimates(values[:, cut], empty[:, cut]), 1)
+            start += size
+        found.append(average.estimate())
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0].mean, other.mean)
+        np.testing.assert_array_equal(found[0].variance, other.variance)
+    seen = (~empty).sum(1)
+    truth = np.nansum(np.where(empty, 0, values), axis=1) / np.maximum(seen, 1)
+    np.testing.assert_allclose(found[0].mean, truth, rtol=1e-9, atol=1e-3)
+    np.testing.assert_array_equal(found[0].empty, seen == 0)
+
+
+def test_observations_without_a_value_do_not_count():
+    rule = MovingRule(0.5, (2,), "biased", instances=True)
+    moving = MovingStatistics.begin(rule, (2,))
+    average = InstanceAverage()
+    rows = [np.array([[1.0, 5.0], [3.0, 7.0]]), np.array([[np.nan, 2.0], [np.nan, 4.0]])]
+    for row in rows:
+        found = moving.estimate_of(moments_of(row))
+        one = BatchEstimate(*(part[np.newaxis] for part in vars(found).values()))
+        average.add(one, 0)
+    moving = moving.fold_estimate(average.estimate())
+    np.testing.assert_allclose(moving.mean, [0.5 * 2, 0.5 * (6 + 3) / 2])
+    np.testing.assert_allclose(moving.variance, [0.5 + 0.5 * 1, 0.5 + 0.5 * 1])
+
+
+def test_frozen_statistics_stay():
+    for momentum in (0.5, None):
+        start = folded(MovingRule(0.5, (4,)), BATCHES)
+        held = replace(start, rule=MovingRule(momentum, (4,), frozen=True))
+        assert held.fold(moments_of(BATCHES[0])) is held
+    # A first batch is a start, not an update.
+    first = folded(MovingRule(0.5, (4,), start="first-batch", frozen=True), BATCHES)
+    np.testing.assert_array_equal(first.mean, moments_of(BATCHES[0]).mean)
+    assert first.batches == 1

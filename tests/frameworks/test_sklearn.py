@@ -159,3 +159,41 @@ def test_many_samples_in_many_blocks(scaler, desk, dtype):
     exact = theirs.transform(x.astype("f8"))
     close(desk.apply(source, dtype="float64", **SAMPLES, **run), exact)
     rounded_once(desk.apply(source, **SAMPLES, **run), exact, dtype)
+
+
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0), (-3.0, 2.5)])
+@pytest.mark.parametrize("holes", [False, True], ids=["", "nan"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scaling_by_extremes(scaler, desk, dtype, holes, bounds):
+    from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler
+
+    rng = rng_of("extremes", dtype, holes, bounds)
+    x = draw(rng, (57, 6), dtype)
+    x[:, 2] = 4.0
+    if holes:
+        x = with_holes(rng, x)
+    made = MaxAbsScaler() if bounds is None else MinMaxScaler(feature_range=bounds)
+    sizes = [20, 20, 17]
+    parts = []
+    for i, cut in enumerate(cuts(sizes)):
+        made.partial_fit(x[cut].astype("f8"))
+        parts.append(desk.put(f"part{i}", x[cut]))
+    exact = made.transform(x.astype("f8"))
+    method = {"method": "maxabs"} if bounds is None else {"method": "minmax", "range": bounds}
+    options = {"layout": "NC", "convention": "sklearn", "nonfinite": "omit", **method}
+    before = None
+    for i, part in enumerate(parts):
+        after = str(desk.folder / f"after{i}.json")
+        # What continues keeps the settings of the first.
+        normcli.fit(part, after, update=before, **(options if before is None else {}))
+        before = after
+    source = desk.put("x", x)
+    close(desk.apply(source, stats=before, dtype="float64"), exact)
+    own = desk.apply(source, stats=before)
+    rounded_once(own, exact, dtype)
+    back = desk.apply(desk.put("y", exact), stats=before, inverse=True, dtype="float64")
+    held = np.where(np.isnan(x), np.nan, x.astype("f8"))
+    if bounds is None:
+        close(back, held, 1e-12)
+    else:
+        close(back, made.inverse_transform(exact), 1e-12)

@@ -37,7 +37,7 @@ def both(
     """Run an operator in float64 and in the dtype of its input."""
     wide = {k: v.astype("float64") for k, v in feeds.items()}
     own = call(operator, opset, feeds, outputs, **attributes)
-    if operator == "GroupNormalization":
+    if operator == "GroupNormalization" and opset >= 21:
         attributes["stash_type"] = TensorProto.DOUBLE  # it would round to float32 otherwise
     return call(operator, opset, wide, outputs, **attributes), own
 
@@ -164,6 +164,7 @@ def onnx(store: Store) -> None:
     """Make the operators of the present opsets."""
     batch_given(store, "batch_given_nchw", (5, 4, 3, 2), "NCHW", "float32")
     batch_given(store, "batch_given_nc", (9, 4), "NC", "float64")
+    batch_given(store, "batch_given_nct_half", (5, 3, 4), "NCT", "float16")
 
     batch_trained(store, "batch_trained_nchw", (10, 3, 2, 2), "NCHW", [4, 4, 2], 0.9, start=False)
     batch_trained(store, "batch_trained_start", (10, 3), "NC", [4, 4, 2], 0.75, start=True)
@@ -172,6 +173,7 @@ def onnx(store: Store) -> None:
     for case, shape, layout, dtype in (
         ("instance_nchw", (5, 4, 3, 2), "NCHW", "float32"),
         ("instance_nct", (4, 3, 8), "NCT", "float64"),
+        ("instance_nct_half", (4, 3, 8), "NCT", "float16"),
     ):
         x = draw(case, shape, dtype)
         aggregate = list(range(2, len(shape)))
@@ -221,27 +223,36 @@ def onnx(store: Store) -> None:
             scale_axes=aggregate,
         )
 
-    for case, shape, layout, groups in (
-        ("group_2_nchw", (4, 6, 3, 2), "NCHW", 2),
-        ("group_3_nct", (4, 6, 5), "NCT", 3),
+    for case, shape, layout, groups, opset, dtype in (
+        ("group_2_nchw", (4, 6, 3, 2), "NCHW", 2, 21, "float32"),
+        ("group_3_nct", (4, 6, 5), "NCT", 3, 21, "float32"),
+        ("group_2_by_groups", (4, 6, 3, 2), "NCHW", 2, 18, "float32"),
+        ("group_3_by_groups", (4, 6, 5), "NCT", 3, 18, "float64"),
+        ("group_3_half", (4, 6, 5), "NCT", 3, 21, "float16"),
     ):
-        x = draw(case, shape)
-        feeds = affine(case, x, shape[1:2])
+        x = draw(case, shape, dtype)
+        by_group = opset < 21
+        feeds = affine(case, x, [groups] if by_group else shape[1:2])
         mean, variance = group_moments(x, groups, 1)
+        made = both("GroupNormalization", opset, feeds, num_groups=groups)
+        if by_group:  # a case says the parameters of channels
+            each = {k: np.repeat(v, shape[1] // groups) for k, v in feeds.items() if k != "X"}
+            feeds |= each
         put(
             store,
             case,
             layout,
             feeds,
-            both("GroupNormalization", 21, feeds, num_groups=groups),
+            made,
             {"mean": mean, "variance": variance},
             family="group_norm",
-            operator="GroupNormalization-21",
+            operator=f"GroupNormalization-{opset}",
             mode="group",
             aggregate=list(range(1, len(shape))),
             groups=groups,
             group_axis=1,
             scale_axes=[1],
+            extra="the operator has one scale and bias a group" if by_group else None,
         )
 
     for case, shape, layout, axis in (

@@ -1,11 +1,11 @@
-"""Reference values by scikit-learn's StandardScaler."""
+"""Reference values by scikit-learn's StandardScaler, MinMaxScaler and MaxAbsScaler."""
 
 import warnings
 from typing import Any
 
 import numpy as np
 from formula import cuts
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from store import Store, draw, rng_of
 
 
@@ -52,8 +52,42 @@ def standardized(
     )
 
 
+def scaled(
+    store: Store,
+    case: str,
+    x: np.ndarray,
+    bounds: tuple[float, float] | None = None,
+    sizes: list[int] | None = None,
+    nonfinite: str = "none",
+) -> None:
+    """Add a scaler by extremes: MinMaxScaler where there are bounds, else MaxAbsScaler."""
+    results: dict[str, Any] = {}
+    for suffix, used in (("", "float64"), ("_native", x.dtype)):
+        scaler = MaxAbsScaler() if bounds is None else MinMaxScaler(feature_range=bounds)
+        rows = x.astype(used)
+        for cut in cuts(sizes or [len(rows)]):
+            scaler.partial_fit(rows[cut])
+        results[f"output{suffix}"] = scaler.transform(rows)
+    store.add(
+        "sklearn",
+        case,
+        {"input": x, **results},
+        family="extreme_scaler",
+        convention="sklearn",
+        layout="NC",
+        mode="batch",
+        operator=f"sklearn.preprocessing.{type(scaler).__name__}",
+        method="maxabs" if bounds is None else "minmax",
+        range=None if bounds is None else list(bounds),
+        aggregate=[0],
+        estimate="pooled",
+        batch_sizes=sizes,
+        nonfinite=nonfinite,
+    )
+
+
 def sklearn(store: Store) -> None:
-    """Make StandardScaler: fit and partial_fit, NaN, constant columns, parts switched off."""
+    """Make the scalers: fit and partial_fit, NaN, constant columns, parts switched off."""
     standardized(store, "fit_double", draw("fit_double", (30, 4), "float64"))
     standardized(store, "fit_single", draw("fit_single", (30, 4), "float32"))
     standardized(store, "fit_half", draw("fit_half", (30, 4), "float16"))
@@ -90,3 +124,12 @@ def sklearn(store: Store) -> None:
     )
     standardized(store, "only_centre", draw("only_centre", (20, 4), "float64"), method="center")
     standardized(store, "only_spread", draw("only_spread", (20, 4), "float64"), method="std")
+    for dtype in ("float16", "float32", "float64"):
+        x = draw(f"extremes {dtype}", (23, 4), dtype)
+        scaled(store, f"minmax_{dtype}", x, (0.0, 1.0))
+        scaled(store, f"minmax_symmetric_{dtype}", x, (-1.0, 1.0), [9, 9, 5])
+        scaled(store, f"maxabs_{dtype}", x, sizes=[9, 9, 5])
+    scaled(store, "minmax_constant", constant, (0.0, 1.0))
+    scaled(store, "minmax_nan", holes, (-3.0, 5.0), nonfinite="omit")
+    scaled(store, "maxabs_constant", constant)
+    scaled(store, "maxabs_nan", holes, nonfinite="omit")

@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "dtype": None,
     "mode": None,
     "method": "zscore",
+    "range": None,
     "aggregate": None,
     "scale_axes": None,
     "groups": None,
@@ -105,6 +106,8 @@ def expected(case: dict[str, Any], arrays: Arrays) -> np.ndarray:
 
 def normalized(case: dict[str, Any], arrays: Arrays, x: np.ndarray) -> np.ndarray:
     """Compute the output for a whole input, or for one batch of it."""
+    if case["method"] in ("minmax", "maxabs"):
+        return by_extremes(case, x)
     if case["estimate"] == "moving":
         kept = [k for k in range(x.ndim) if k not in case["aggregate"]]
         kept = kept[-1:] if case["mode"] == "instance" else kept  # one value a channel there
@@ -133,6 +136,18 @@ def normalized(case: dict[str, Any], arrays: Arrays, x: np.ndarray) -> np.ndarra
     if "bias" in arrays:
         y = y + along(arrays["bias"], case["scale_axes"], x.ndim)
     return y
+
+
+def by_extremes(case: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    """Compute the output of a scaling by extremes; one value alone is divided by 1."""
+    axes = tuple(case["aggregate"])
+    low, high = np.nanmin(x, axis=axes, keepdims=True), np.nanmax(x, axis=axes, keepdims=True)
+    if case["method"] == "maxabs":
+        largest = np.maximum(np.abs(low), np.abs(high))
+        return x / np.where(largest == 0, 1, largest)
+    bottom, top = (np.longdouble(bound) for bound in case["range"])
+    spread = np.where(high == low, 1, high - low)
+    return (x - low) / spread * (top - bottom) + bottom
 
 
 def expected_statistics(case: dict[str, Any], arrays: Arrays) -> Arrays:

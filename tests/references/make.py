@@ -5,7 +5,7 @@
 
 Made with the versions below; another version stops the script unless ``--any-version`` is given.
 Every random number comes from ``np.random.default_rng`` seeded by the name of its case, and
-archives @@
+archives carry no time.
 
 ``output`` is the operator applied in float64 to the stored values; ``output_native`` is what the
 framework gives in the dtype of the input. Each case is then recomputed from its own description by
@@ -23,6 +23,8 @@ VERSIONS = {
     "scikit-learn": "1.9.1",
     "keras": "3.15.1",
     "onnx": "1.23.2",
+    "flax": "0.12.8",
+    "jax": "0.10.2",
     "mpmath": "1.3.0",
     "numpy": "2.4.6",
 }
@@ -34,6 +36,7 @@ def make(any_version: bool) -> None:
     if found != VERSIONS and not any_version:
         raise SystemExit(f"the values are made with {VERSIONS}, but here is {found}")
     # Imported here, so that a check needs none of the frameworks.
+    from by_flax import flax
     from by_keras import keras
     from by_mpmath import hard
     from by_onnx import onnx
@@ -44,7 +47,7 @@ def make(any_version: bool) -> None:
     store = Store()
     for family in (torch_batch, torch_instance, torch_layer, torch_group, torch_rms):
         family(store)
-    for family in (sklearn, keras, onnx, hard):
+    for family in (sklearn, keras, onnx, flax, hard):
         family(store)
     store.write(found)
 
