@@ -44,6 +44,7 @@ from normcli.engine.schedulers import Scheduler
 from normcli.engine.tables import AffineTables, HeldTables, NormalizerTables, StoredTables
 from normcli.engine.tasks import ApplyJob, MeasureJob
 from normcli.engine.walk import Walk
+from normcli.planning.memory import method_cost
 from normcli.planning.plan import Plan
 from normcli.planning.planner import Resources, plan_apply
 from normcli.publishing import Draft, Handover
@@ -138,6 +139,7 @@ def _plan(setup: ApplySetup, given: Resources, scheduler: Scheduler) -> Plan:
         known=setup.known is not None,
         per_dataset=setup.spec.per_dataset,
         affine_bytes=setup.applied.nbytes,
+        method=method_cost(setup.spec, setup.geometry, merged=False),
     )
 
 
@@ -231,7 +233,7 @@ class _Applying:
             return written, counts
         if self._stored is not None:
             return self._passes_by_block(self._stored)
-        held = HeldMoments(setup.geometry.statistics_shape)
+        held = HeldMoments(setup.geometry.statistics_shape, setup.spec.method)
         if self.runner.plan.fused:
             written = self._apply(None, held)
             statistics = self._statistics(held.moments)
@@ -279,7 +281,7 @@ class _Applying:
         warn_of(counts, setup.spec, setup.observer)
         stored.seal(setup.described, provenance())
         if not self.runner.plan.fused:
-            arrays = stored_arrays(str(stored.sink.draft.path))
+            arrays = stored_arrays(str(stored.sink.draft.path), setup.spec.method)
             tables = StoredTables(arrays, setup.spec, setup.described.dtype)
             written = self._apply(tables, None)
         return written, counts
@@ -298,7 +300,8 @@ class _Applying:
         setup = self.setup
         work = self.runner.plan.passes[0]
         walk = Walk(work.grid, setup.geometry.kept)
-        job = MeasureJob(setup.source, setup.geometry, walk, self.runner.plan.kernel)
+        kernel = self.runner.plan.kernel
+        job = MeasureJob(setup.source, setup.geometry, walk, kernel, spec=setup.spec)
         self.runner.measure(work, job, collector)
 
     def _apply(self, tables: NormalizerTables | None, collector: Collector | None) -> Written:

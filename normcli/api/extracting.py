@@ -36,6 +36,8 @@ _SETTINGS: Mapping[str, Callable[[StatisticsAttributes], Any]] = {
     "mode": lambda a: a.spec.mode,
     "method": lambda a: a.spec.method,
     "range": lambda a: None if a.spec.range is None else list(a.spec.range),
+    "quantiles": lambda a: None if a.spec.quantiles is None else list(a.spec.quantiles),
+    "p": lambda a: a.spec.p,
     "convention": lambda a: a.spec.convention,
     "layout": lambda a: str(a.spec.layout),
     "dimensions": lambda a: None if a.spec.layout.names is None else list(a.spec.layout.names),
@@ -182,4 +184,8 @@ def _absence(key: str) -> str:
         return f"None was given: an absent {key} is not the same as ones or zeros."
     if key.startswith("moving"):
         return "Moving statistics are kept by fit --momentum M --batch-size B."
+    if key in ("lower", "center", "upper", "spread", "rank_error"):
+        return "Quantiles are kept by --method robust."
+    if key == "norm":
+        return "Norms are kept by --method lp."
     return "The statistics were supplied as a mean and a variance, or hold moving ones only."

@@ -40,6 +40,7 @@ from normcli.bundles.statistics_file import (
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry, bind
 from normcli.domain.layout import Layout
+from normcli.domain.moment_kinds import Unrounded, plain_sums
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
@@ -53,12 +54,14 @@ from normcli.domain.statistics import (
 )
 from normcli.engine.collectors import HeldMoments, HeldSums, MovingFold
 from normcli.engine.events import Observer
+from normcli.engine.measuring import Measurer
 from normcli.engine.report import Report, Tally, tally
 from normcli.engine.run import Runner
 from normcli.engine.tasks import MeasureJob
 from normcli.engine.walk import Walk
 from normcli.errors import DataPolicyError, InputError, UsageError
 from normcli.kernels.select import kernels
+from normcli.planning.memory import method_cost
 from normcli.planning.parts import part_boxes
 from normcli.planning.plan import Plan
 from normcli.planning.planner import GROUPS_IN_MEMORY, Resources, plan_fit, plan_part
@@ -234,10 +237,10 @@ class _Fit:
         if self.earlier is not None:
             require_same(self.earlier, self.spec, self.geometry, str(options.update))
         self.rule: MovingRule | None = moving_rule(options, self.earlier)
-        if self.rule is not None and self.spec.by_extremes:
+        if self.rule is not None and self.spec.divides_by:
             raise UsageError(
                 f"Moving statistics are a mean and a variance; --method {self.spec.method} "
-                "divides by extremes.",
+                f"divides by {self.spec.divides_by}.",
                 "Leave --momentum and --batch-size out.",
             )
         self.measured = self.geometry
@@ -267,12 +270,13 @@ class _Fit:
         """Return what will be read, in which blocks."""
         info = self.source.info
         held = 0 if self.by_block else self.geometry.group_count
+        method = method_cost(self.spec, self.geometry, self.exact)
         if self.part is not None:
             boxes = part_boxes(info, self.part)
-            return plan_part(info, self.geometry, resources, kernel, held, boxes)
+            return plan_part(info, self.geometry, resources, kernel, held, boxes, method)
         moving_axis = self.layout.batch_axis if self.rule is not None else None
         sums = held if self.exact else 0
-        return plan_fit(info, self.measured, resources, kernel, held, moving_axis, sums)
+        return plan_fit(info, self.measured, resources, kernel, held, moving_axis, sums, method)
 
     def run(
         self, runner: Runner, place: RunPlace | None, stack: ExitStack
@@ -281,9 +285,9 @@ class _Fit:
         if self.part is not None:
             if runner.journal is not None:
                 runner.journal.begin(runner.plan, lambda done: None)
-            sums = measure_part(runner, self.source, self.geometry, self.spec)
-            moments = kernels(runner.plan.kernel).finish(sums)
-            statistics, counts = self._finish_part(moments, sums, self.part)
+            own = measure_part(runner, self.source, self.geometry, self.spec)
+            moments = self._rounded(runner, own)
+            statistics, counts = self._finish_part(moments, plain_sums(own), self.part)
             return statistics, counts, self._drafts(statistics, place, stack)
         work = runner.plan.passes[0]
         kept = self.measured.kept
@@ -293,7 +297,7 @@ class _Fit:
             kept = (*(a for a in kept if a == batch), *(a for a in kept if a != batch))
         walk = Walk(work.grid, kept)
         merged = self.exact or self.rule is not None
-        job = MeasureJob(self.source, self.measured, walk, runner.plan.kernel, merged)
+        job = MeasureJob(self.source, self.measured, walk, runner.plan.kernel, merged, self.spec)
         source = self.described
         if self.by_block:
             assert place is not None
@@ -302,23 +306,28 @@ class _Fit:
         if runner.journal is not None:
             runner.journal.begin(runner.plan, lambda done: None)
         moving, exact = None, None
+        sums: Unrounded
         if self.rule is not None:
             fold = self._fold(walk, self.rule)
             runner.measure(work, job, fold)
-            exact, moving = fold.sums, fold.moving
+            sums, moving = fold.sums, fold.moving
         elif self.exact:
-            unrounded = HeldSums(self.geometry.statistics_shape)
+            unrounded = HeldSums(self.geometry.statistics_shape, self.spec)
             runner.measure(work, job, unrounded)
-            exact = unrounded.sums
+            sums = unrounded.sums
         else:
-            held = HeldMoments(self.geometry.statistics_shape)
+            held = HeldMoments(self.geometry.statistics_shape, self.spec.method)
             runner.measure(work, job, held)
             moments = held.moments
-        if exact is not None:
-            exact = exact.canonical()
-            moments = kernels(runner.plan.kernel).finish(exact)
+        if merged:
+            sums = sums.canonical()
+            moments, exact = self._rounded(runner, sums), plain_sums(sums)
         statistics, counts = self._finish(moments, exact if self.exact else None, moving, source)
         return statistics, counts, self._drafts(statistics, place, stack)
+
+    def _rounded(self, runner: Runner, sums: Unrounded) -> Moments:
+        compute = kernels(runner.plan.kernel)
+        return Measurer.of(self.spec, self.geometry, compute).finish(sums)
 
     def _drafts(self, statistics: Statistics, place: RunPlace | None, stack: ExitStack) -> Drafts:
         if self.output is None:
@@ -419,7 +428,17 @@ def require_same(earlier: Statistics, spec: NormSpec, geometry: Geometry, path: 
             "--update continues statistics of a dataset; these belong to each observation."
         )
     old = earlier.spec
-    for name in ("mode", "method", "aggregated", "kept", "groups", "ddof", "nonfinite"):
+    for name in (
+        "mode",
+        "method",
+        "quantiles",
+        "p",
+        "aggregated",
+        "kept",
+        "groups",
+        "ddof",
+        "nonfinite",
+    ):
         if getattr(old, name) != getattr(spec, name):
             raise InputError(
                 f"{path} was fitted with {name} {getattr(old, name)}, not {getattr(spec, name)}.",

@@ -20,6 +20,7 @@ from normcli.bundles.statistics_file import (
 )
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.grid import Grid
+from normcli.domain.moment_kinds import moments_from
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import (
@@ -368,11 +369,12 @@ def _union(whole: Sequence[Named]) -> Statistics:
         # Statistics of observations: those of the next input follow.
         axis = spec.kept.index(batch)
         everything = [_moments(named.loaded())[0] for named in whole]
-        moments = Moments(
-            *(
-                np.concatenate([getattr(part, f.name) for part in everything], axis)
-                for f in fields(Moments)
-            )
+        moments = moments_from(
+            spec,
+            {
+                name: np.concatenate([getattr(part, name) for part in everything], axis)
+                for name in everything[0].names()
+            },
         )
         union = replace(first, moments=moments, exact=None)
     shape = list(first.source.shape)

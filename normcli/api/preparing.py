@@ -56,11 +56,13 @@ def new_spec(options: NormOptions, layout: Layout, info: ArrayInfo) -> NormSpec:
         groups=options.groups,
         group_axis=options.group_axis,
         epsilon=options.epsilon,
-        placement=options.epsilon_placement or "inside",
+        placement=options.epsilon_placement,
         ddof=0 if options.ddof is None else options.ddof,
         nonfinite=options.nonfinite or "omit",
         convention=options.convention,
         value_range=None if options.range is None else _bounds(options.range),
+        quantiles=None if options.quantiles is None else _bounds(options.quantiles),
+        p=None if options.p is None else float(options.p),
     )
 
 
@@ -82,9 +84,13 @@ def fitted_spec(options: NormOptions, spec: NormSpec) -> NormSpec:
         "ddof": spec.ddof,
         "convention": spec.convention,
         "nonfinite": spec.nonfinite,
+        "quantiles": spec.quantiles,
+        "p": spec.p,
     }
     for name, fitted in fixed.items():
         given = getattr(options, name)
+        if name == "quantiles" and given is not None:
+            given = _bounds(given)
         if given is not None and given != fitted:
             raise UsageError(
                 f"--{name} {given} contradicts the statistics, which were fitted with "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from normcli.domain.array_info import ArrayInfo
 from normcli.domain.exact_moments import most_limbs
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
-from normcli.domain.moments import Moments
+from normcli.domain.moment_kinds import array_names
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription
 from normcli.engine.collectors import StoredMoments
@@ -168,10 +167,9 @@ class StoredSidecar:
             for s, n in zip(geometry.region(origin, work.grid.block_shape), shape, strict=True)
         )
         integers = ("count", "nonfinite")
-        names = [*(f.name for f in fields(Moments)), "variance"]
         arrays = {
             name: ArrayInfo(shape, np.dtype(np.int64 if name in integers else np.float64), chunks)
-            for name in names
+            for name in array_names(spec.method)
         }
         parts = affine or Affine()
         self._affine = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.geometry import Geometry
@@ -18,6 +19,8 @@ from normcli.planning.memory import (
     MIB,
     MOMENTS_BYTES,
     TABLE_BYTES,
+    WAITING_COPIES,
+    MethodCost,
     cache_cost,
     exact_bytes,
 )
@@ -52,6 +55,7 @@ def plan_fit(
     groups_held: int,
     moving_axis: int | None = None,
     sums_held: int = 0,
+    method: MethodCost = MethodCost(),
 ) -> Plan:
     """Return the plan of one measuring pass.
 
@@ -72,15 +76,20 @@ def plan_fit(
         depend on neither chunks nor budget.
     sums_held : int
         Groups whose exact sums stay in memory.
+    method : MethodCost
+        What the method takes beside moments.
 
     Raises
     ------
     PlanError
         When one block does not fit the budget.
     """
-    held = _statistics_memory(groups_held) + cache_cost(source)
-    held += _sums_memory(sums_held, source)
-    passes = PassPlanner(source, geometry, resources.memory - held)
+    held = _statistics_memory(groups_held, method) + cache_cost(source)
+    held += _sums_memory(sums_held, source, method)
+    passes = PassPlanner(source, geometry, resources.memory - held, method=method)
+    if method.sketch:
+        held += _waiting_sketches(passes.measure(), geometry, resources, method)
+        passes = PassPlanner(source, geometry, resources.memory - held, method=method)
     if moving_axis is not None:
         measure = passes.moving(moving_axis)
         reason = "one pass: batches are measured whole and folded in order"
@@ -98,6 +107,7 @@ def plan_part(
     kernel: str,
     groups_held: int,
     boxes: Sequence[Block],
+    method: MethodCost = MethodCost(),
 ) -> Plan:
     """Return the plan that measures some boxes of an array, in one pass each.
 
@@ -105,7 +115,7 @@ def plan_part(
 
     Parameters
     ----------
-    source, geometry, resources, kernel, groups_held
+    source, geometry, resources, kernel, groups_held, method
         As for `plan_fit`.
     boxes : sequence of Block
         The boxes; without any there is nothing to do.
@@ -115,11 +125,14 @@ def plan_part(
     PlanError
         When one block does not fit the budget.
     """
-    held = _statistics_memory(groups_held) + _sums_memory(groups_held, source)
+    held = _statistics_memory(groups_held, method) + _sums_memory(groups_held, source, method)
+    if method.sketch:
+        whole = PassPlanner(source, geometry, resources.memory - held, method=method)
+        held += _waiting_sketches(whole.measure(), geometry, resources, method)
     passes = []
     for box in boxes:
         info = replace(source, shape=box.shape)
-        work = PassPlanner(info, geometry, resources.memory - held).measure()
+        work = PassPlanner(info, geometry, resources.memory - held, method=method).measure()
         passes.append(replace(work, grid=replace(work.grid, origin=box.start)))
     if not passes:
         return Plan((), 1, resources.memory, held, kernel, "nothing: this part holds no block")
@@ -137,6 +150,7 @@ def plan_apply(
     known: bool,
     per_dataset: bool,
     affine_bytes: int = 0,
+    method: MethodCost = MethodCost(),
 ) -> Plan:
     """Return the plan of an apply.
 
@@ -155,16 +169,18 @@ def plan_apply(
         element can be written.
     affine_bytes : int
         Bytes of scale and bias.
+    method : MethodCost
+        What the method takes beside moments.
 
     Raises
     ------
     PlanError
         When one block does not fit the budget, or a stream would have to be read twice.
     """
-    held = affine_bytes + _statistics_memory(groups_held) + cache_cost(source)
+    held = affine_bytes + _statistics_memory(groups_held, method) + cache_cost(source)
     in_order = "stream" in (source.storage, sink.storage)
     available = resources.memory - held
-    writing = PassPlanner(source, geometry, available, sink)
+    writing = PassPlanner(source, geometry, available, sink, method)
     if known:
         only = (writing.apply(),)
         reason = "one pass: the statistics are given"
@@ -184,10 +200,12 @@ def plan_apply(
             f"Two passes are needed, because {why}, but a pipe can be read only once.",
             f"Fit first and pass --stats, or write the input to a file{remedy}.",
         )
-    passes = (
-        PassPlanner(source, geometry, available).measure(),
-        writing.apply(),
-    )
+    measuring = PassPlanner(source, geometry, available, method=method).measure()
+    if method.sketch:
+        held += _waiting_sketches(measuring, geometry, resources, method)
+        available = resources.memory - held
+        measuring = PassPlanner(source, geometry, available, method=method).measure()
+    passes = (measuring, PassPlanner(source, geometry, available, sink, method).apply())
     return _plan(passes, source, resources, held, kernel, f"two passes: {why}", in_order)
 
 
@@ -223,12 +241,42 @@ def _too_large(work: Pass, source: ArrayInfo, resources: Resources, held: int) -
     )
 
 
-def _statistics_memory(groups: int) -> int:
-    return groups * (2 * MOMENTS_BYTES + TABLE_BYTES)
+def _statistics_memory(groups: int, method: MethodCost) -> int:
+    return groups * (2 * (MOMENTS_BYTES + method.arrays) + TABLE_BYTES)
 
 
-def _sums_memory(groups: int, source: ArrayInfo) -> int:
-    return groups * KEPT_COPIES * exact_bytes(source.dtype)
+def _sums_memory(groups: int, source: ArrayInfo, method: MethodCost) -> int:
+    return groups * KEPT_COPIES * (exact_bytes(source.dtype) + method.sums)
+
+
+def _waiting_sketches(
+    work: Pass, geometry: Geometry, resources: Resources, method: MethodCost
+) -> int:
+    """Return the bytes of sketches that wait to be merged, where groups are put together.
+
+    Raises
+    ------
+    PlanError
+        When they alone are more than the budget.
+    """
+    groups = geometry.group_count
+    if not method.merged:
+        if all(work.grid.counts[axis] == 1 for axis in geometry.aggregated):
+            return 0  # Each block holds whole groups, whose elements are ordered.
+        # Finished groups let go of their sketches; those of the blocks in flight wait.
+        origin = (0,) * len(geometry.shape)
+        region = geometry.region(origin, work.grid.block_shape)
+        groups = min(groups, prod(s.stop for s in region) * (resources.workers + 1))
+    waiting = groups * method.sketch * WAITING_COPIES
+    if waiting > resources.memory:
+        raise PlanError(
+            f"Quantiles of {groups} groups need {_size(waiting)}: a sketch takes up to "
+            f"{_size(method.sketch)}, and {WAITING_COPIES} of a group wait to be merged; the memory "
+            f"budget is {_size(resources.memory)}.",
+            "Aggregate more axes, or give more --memory; --method minmax and zscore need no "
+            "sketches.",
+        )
+    return waiting
 
 
 def _size(nbytes: int) -> str:
