@@ -20,6 +20,7 @@ from normcli.api.preparing import (
     kernel_for,
     make_scheduler,
     provenance,
+    require_sketches,
     require_unchanged,
     resources,
     warn_of_input,
@@ -129,7 +130,7 @@ def apply_array(
 
 def _plan(setup: ApplySetup, given: Resources, scheduler: Scheduler) -> Plan:
     info = setup.source.info
-    return plan_apply(
+    plan = plan_apply(
         info,
         setup.sink_info,
         setup.geometry,
@@ -141,6 +142,8 @@ def _plan(setup: ApplySetup, given: Resources, scheduler: Scheduler) -> Plan:
         affine_bytes=setup.applied.nbytes,
         method=method_cost(setup.spec, setup.geometry, merged=False),
     )
+    require_sketches(setup.spec, setup.geometry, plan.passes[0], merged=False)
+    return plan
 
 
 def _settings(setup: ApplySetup) -> dict[str, object]:

@@ -22,6 +22,7 @@ from normcli.api.preparing import (
     make_scheduler,
     new_spec,
     provenance,
+    require_sketches,
     require_unchanged,
     resolve_layout,
     resources,
@@ -157,6 +158,8 @@ def fit_arrays(
                 return FitOutcome(journal.plan, statistics, found)
         again = place.plan_again(given) if place is not None else None
         plan = again or fit.plan(given, kernel_for(source.info.nbytes, scheduler))
+        if plan.passes:
+            require_sketches(fit.spec, fit.geometry, plan.passes[0], fit.exact)
         observer.planned(plan)
         if run.dry_run:
             return FitOutcome(plan, None, None)

@@ -14,8 +14,10 @@ from normcli.arrays.access import ArraySource
 from normcli.arrays.rules import InputRules
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.axes import parse_axes, parse_levels
+from normcli.domain.geometry import Geometry
 from normcli.domain.layout import Layout, infer_layout, parse_layout
 from normcli.domain.norm_spec import NormSpec, make_spec
+from normcli.domain.quantile_sketches import library
 from normcli.domain.statistics import SourceDescription
 from normcli.engine.cluster import ClusterScheduler
 from normcli.engine.events import Observer
@@ -24,6 +26,7 @@ from normcli.engine.schedulers import Scheduler, ThreadScheduler
 from normcli.errors import InputError, UsageError
 from normcli.kernels.select import choose
 from normcli.planning.memory import MIB
+from normcli.planning.plan import Pass
 from normcli.planning.planner import Resources
 from normcli.redaction import redacted
 
@@ -123,6 +126,19 @@ def fitted_spec(options: NormOptions, spec: NormSpec) -> NormSpec:
     if options.scale_axes is not None:
         spec = replace(spec, scale_axes=_scale_axes(options, spec))
     return spec
+
+
+def require_sketches(spec: NormSpec, geometry: Geometry, work: Pass, merged: bool) -> None:
+    """Refuse quantiles of groups in pieces where the package that sketches them is missing.
+
+    Raises
+    ------
+    InputError
+        Before anything is read.
+    """
+    pieces = any(work.grid.counts[axis] > 1 for axis in geometry.aggregated)
+    if spec.quantiles is not None and work.kind == "measure" and (merged or pieces):
+        library()
 
 
 def _bounds(given: tuple[float, ...]) -> tuple[float, ...]:

@@ -79,6 +79,10 @@ class MethodCost:
     merged: bool = False
 
 
+# Of the methods that moments are enough for.
+PLAIN = MethodCost()
+
+
 def method_cost(spec: NormSpec, geometry: Geometry, merged: bool) -> MethodCost:
     """Return what the method of `spec` takes on an array.
 
@@ -98,7 +102,7 @@ def method_cost(spec: NormSpec, geometry: Geometry, merged: bool) -> MethodCost:
     if spec.p is not None:
         sums = exact_bytes(np.dtype(np.float64)) if needs_powers(spec.p) else 0
         return MethodCost(8, sums, worker=2 * MIB if sums else 0)
-    return MethodCost()
+    return PLAIN
 
 
 def read_cost(info: ArrayInfo, block_shape: tuple[int, ...]) -> int:

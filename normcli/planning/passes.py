@@ -13,6 +13,7 @@ from normcli.planning.memory import (
     EXACT_COPIES,
     MIB,
     MOMENTS_BYTES,
+    PLAIN,
     SKETCH_COPIES,
     TABLE_BYTES,
     TILE_BYTES,
@@ -57,7 +58,7 @@ class PassPlanner:
     geometry: Geometry
     available: int
     sink: ArrayInfo | None = None
-    method: MethodCost = MethodCost()
+    method: MethodCost = PLAIN
 
     def measure(self) -> Pass:
         """Return a pass that takes moments."""

@@ -18,6 +18,7 @@ from normcli.planning.memory import (
     KEPT_COPIES,
     MIB,
     MOMENTS_BYTES,
+    PLAIN,
     TABLE_BYTES,
     WAITING_COPIES,
     MethodCost,
@@ -55,7 +56,7 @@ def plan_fit(
     groups_held: int,
     moving_axis: int | None = None,
     sums_held: int = 0,
-    method: MethodCost = MethodCost(),
+    method: MethodCost = PLAIN,
 ) -> Plan:
     """Return the plan of one measuring pass.
 
@@ -107,7 +108,7 @@ def plan_part(
     kernel: str,
     groups_held: int,
     boxes: Sequence[Block],
-    method: MethodCost = MethodCost(),
+    method: MethodCost = PLAIN,
 ) -> Plan:
     """Return the plan that measures some boxes of an array, in one pass each.
 
@@ -150,7 +151,7 @@ def plan_apply(
     known: bool,
     per_dataset: bool,
     affine_bytes: int = 0,
-    method: MethodCost = MethodCost(),
+    method: MethodCost = PLAIN,
 ) -> Plan:
     """Return the plan of an apply.
 
@@ -271,8 +272,8 @@ def _waiting_sketches(
     if waiting > resources.memory:
         raise PlanError(
             f"Quantiles of {groups} groups need {_size(waiting)}: a sketch takes up to "
-            f"{_size(method.sketch)}, and {WAITING_COPIES} of a group wait to be merged; the memory "
-            f"budget is {_size(resources.memory)}.",
+            f"{_size(method.sketch)}, and {WAITING_COPIES} of a group wait to be merged; the "
+            f"memory budget is {_size(resources.memory)}.",
             "Aggregate more axes, or give more --memory; --method minmax and zscore need no "
             "sketches.",
         )
