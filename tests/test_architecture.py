@@ -51,8 +51,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "numpy": ("*",),
     "click": ("cli/*",),
     "rich": ("cli/*",),
-    "dask": ("engine/schedulers.py", "engine/cluster.py"),
-    "distributed": ("engine/cluster.py",),
+    "dask": ("engine/schedulers.py", "engine/cluster*.py"),
+    "distributed": ("engine/cluster*.py",),
     "psutil": ("engine/resources.py",),
     "bitshuffle": ("arrays/hdf5_registered.py",),
     "imagecodecs": ("arrays/hdf5_registered.py",),
@@ -199,7 +199,8 @@ def test_names_and_sizes_of_files():
         words = {word for part in Path(file).with_suffix("").parts for word in part.split("_")}
         assert not vague & words, file
         lines = (ROOT / file).read_text().count("\n")
-        assert lines <= 450, f"{file} has {lines} lines; about 300 are meant"
+        most = 450 if file.startswith("kernels/") else 380
+        assert lines <= most, f"{file} has {lines} lines; about 300 are meant"
 
 
 def test_all_errors_have_their_documented_exit_code():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from normcli.api.continuing import digest
 from normcli.api.options import ApplyOptions, RunOptions
 from normcli.api.parameters import (
     Known,
@@ -22,6 +23,8 @@ from normcli.api.preparing import (
     fitted_spec,
     input_state,
     new_spec,
+    provenance,
+    require_sketches,
     resolve_layout,
 )
 from normcli.api.sidecars import check_sidecar, default_sidecar, refuse_shared
@@ -29,6 +32,7 @@ from normcli.arrays.access import ArraySink, ArraySource
 from normcli.arrays.manifest import manifest_path
 from normcli.arrays.opening import make_sink, output_info
 from normcli.arrays.paths import parse_path
+from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.domain.affine import Affine
 from normcli.domain.dtypes import is_float, output_dtype, parse_dtype
 from normcli.domain.geometry import bind
@@ -36,7 +40,9 @@ from normcli.domain.statistics import Statistics, constant_groups
 from normcli.engine.events import Observer
 from normcli.engine.report import damped_groups
 from normcli.errors import DataPolicyError, UsageError
-from normcli.planning.planner import GROUPS_IN_MEMORY
+from normcli.planning.memory import method_cost
+from normcli.planning.plan import Plan
+from normcli.planning.planner import GROUPS_IN_MEMORY, Resources, plan_apply
 from normcli.publishing import refuse_unwritable
 
 
@@ -210,3 +216,39 @@ class ApplySetup:
                 "it would flatten them.",
                 "--epsilon 0 is exact; --epsilon E takes the responsibility for E.",
             )
+
+    def plan(self, given: Resources, kernel: str) -> Plan:
+        """Return what will be read and written, in which blocks."""
+        info = self.source.info
+        plan = plan_apply(
+            info,
+            self.sink_info,
+            self.geometry,
+            given,
+            kernel,
+            groups_held=0 if self.by_block else self.geometry.group_count,
+            known=self.known is not None,
+            per_dataset=self.spec.per_dataset,
+            affine_bytes=self.applied.nbytes,
+            method=method_cost(self.spec, self.geometry, merged=False),
+        )
+        require_sketches(self.spec, self.geometry, plan.passes[0], merged=False)
+        return plan
+
+    def settings(self) -> dict[str, object]:
+        """Return everything that decides the bits of the outcome."""
+        attrs = statistics_attrs(self.spec, self.described)
+        affine = (self.affine.scale, self.affine.bias)
+        return {
+            "command": "apply",
+            "version": provenance()["version"],
+            "input": list(self.described.inputs),
+            "normalization": {k: v for k, v in attrs.items() if k not in ("source", "created")},
+            "statistics": None if self.known is None else self.known.identity(),
+            "estimate": self.options.estimate,
+            "inverse": self.options.inverse,
+            "missing": self.options.missing,
+            "affine": [None if a is None else digest(a.tolist()) for a in affine],
+            "output": [self.output, repr(self.sink_info)],
+            "sidecar": self.sidecar,
+        }

@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from normcli.api.apply_passes import ApplyPasses
 from normcli.api.apply_setup import ApplySetup
-from normcli.api.continuing import RunPlace, digest
+from normcli.api.capacity import kernel_for, make_scheduler, resources
+from normcli.api.continuing import RunPlace
 from normcli.api.options import ApplyOptions, RunOptions
-from normcli.api.parameters import Known, stored_arrays
-from normcli.api.preparing import (
-    input_rules,
-    kernel_for,
-    make_scheduler,
-    provenance,
-    require_sketches,
-    require_unchanged,
-    resources,
-    warn_of_input,
-)
-from normcli.api.sidecars import StoredSidecar
-from normcli.api.warnings import warn_of
-from normcli.arrays.access import StoredPart
-from normcli.arrays.manifest import Manifest, draft_manifest, manifest_path
+from normcli.api.preparing import input_rules, warn_of_input
 from normcli.arrays.opening import open_source, refuse_same
 from normcli.arrays.paths import parse_path
-from normcli.bundles.statistics_attributes import statistics_attrs
-from normcli.bundles.statistics_file import draft_statistics, statistics_document
-from normcli.domain.moments import Moments
-from normcli.domain.normalizers import fitted_normalizer
-from normcli.domain.statistics import Statistics, require_resolved, require_usable
-from normcli.engine.collectors import Collector, HeldMoments
-from normcli.engine.done import Done
 from normcli.engine.events import Observer
-from normcli.engine.report import Report, Tally, tally
-from normcli.engine.run import Runner, Written
-from normcli.engine.schedulers import Scheduler
-from normcli.engine.tables import AffineTables, HeldTables, NormalizerTables, StoredTables
-from normcli.engine.tasks import ApplyJob, MeasureJob
-from normcli.engine.walk import Walk
-from normcli.planning.memory import method_cost
+from normcli.engine.report import Report
+from normcli.engine.run import Runner
 from normcli.planning.plan import Plan
-from normcli.planning.planner import Resources, plan_apply
-from normcli.publishing import Draft, Handover
 
 
 @dataclass(frozen=True)
@@ -106,291 +75,23 @@ def apply_array(
         scheduler.accept([input_name], output if place else None, source, setup.sink)
         given = resources(run, scheduler, observer)
         if run.dry_run or place is None:
-            plan = _plan(setup, given, scheduler)
+            plan = setup.plan(given, kernel_for(source.info.nbytes, scheduler))
             observer.planned(plan)
             if run.dry_run:
                 return ApplyOutcome(plan, None)
-            applying = _Applying(setup, Runner(plan, scheduler, observer), begin)
+            applying = ApplyPasses(setup, Runner(plan, scheduler, observer), begin)
             return ApplyOutcome(plan, applying.run(stack, None))
         journal = None
         if input_name != "-":
             if setup.by_block and setup.sidecar is not None:
                 place.also(setup.sidecar)
-            journal = place.journal(_settings(setup))
+            journal = place.journal(setup.settings())
             found = place.finish_handover()
             if found is not None:
                 assert journal.plan is not None
                 return ApplyOutcome(journal.plan, found)
         again = place.plan_again(given)
-        plan = again or _plan(setup, given, scheduler)
+        plan = again or setup.plan(given, kernel_for(source.info.nbytes, scheduler))
         observer.planned(plan)
-        applying = _Applying(setup, Runner(plan, scheduler, observer, journal), begin)
+        applying = ApplyPasses(setup, Runner(plan, scheduler, observer, journal), begin)
         return ApplyOutcome(plan, applying.run(stack, place))
-
-
-def _plan(setup: ApplySetup, given: Resources, scheduler: Scheduler) -> Plan:
-    info = setup.source.info
-    plan = plan_apply(
-        info,
-        setup.sink_info,
-        setup.geometry,
-        given,
-        kernel_for(info.nbytes, scheduler),
-        groups_held=0 if setup.by_block else setup.geometry.group_count,
-        known=setup.known is not None,
-        per_dataset=setup.spec.per_dataset,
-        affine_bytes=setup.applied.nbytes,
-        method=method_cost(setup.spec, setup.geometry, merged=False),
-    )
-    require_sketches(setup.spec, setup.geometry, plan.passes[0], merged=False)
-    return plan
-
-
-def _settings(setup: ApplySetup) -> dict[str, object]:
-    """Return everything that decides the bits of the outcome."""
-    known = setup.known
-    statistics: object = None
-    if known is not None:
-        statistics = digest(statistics_document(replace(known.statistics, provenance={})))
-        if known.stored is not None:
-            statistics = [source.identity() for source in known.stored.values()]
-    attrs = statistics_attrs(setup.spec, setup.described)
-    affine = (setup.affine.scale, setup.affine.bias)
-    return {
-        "command": "apply",
-        "version": provenance()["version"],
-        "input": list(setup.described.inputs),
-        "normalization": {k: v for k, v in attrs.items() if k not in ("source", "created")},
-        "statistics": statistics,
-        "estimate": setup.options.estimate,
-        "inverse": setup.options.inverse,
-        "missing": setup.options.missing,
-        "affine": [None if a is None else digest(a.tolist()) for a in affine],
-        "output": [setup.output, repr(setup.sink_info)],
-        "sidecar": setup.sidecar,
-    }
-
-
-class _Applying:
-    """Carries out what was settled."""
-
-    def __init__(self, setup: ApplySetup, runner: Runner, begin: float) -> None:
-        self.setup, self.runner, self._begin = setup, runner, begin
-        self.overwrite = setup.overwrite
-        self._stored: StoredSidecar | None = None
-        self._place: RunPlace | None = None
-        self._drafts: list[Draft] = []
-
-    def run(self, stack: ExitStack, place: RunPlace | None) -> Report:
-        """Carry out the plan; give output and sidecar their names when both are complete."""
-        setup = self.setup
-        self._place = place
-        if place is None:
-            stack.callback(setup.sink.discard)
-        else:
-            place.closing(setup.sink)
-        stack.callback(self._discard_drafts, place)
-        if setup.by_block and setup.known is None:
-            self._stored = self._stored_sidecar(stack, place)
-        self._begin_sinks()
-        written, counts = self._passes()
-        require_unchanged(setup.source, setup.state)
-        sealed = setup.sink.seal()
-        report = self._report(written.moments, counts)
-        if place is None:
-            setup.sink.publish()
-        else:
-            self._draft_manifest(place, written, sealed)
-            place.hand_over(self._handover(), report)
-        return report
-
-    def _begin_sinks(self) -> None:
-        sink, journal = self.setup.sink, self.runner.journal
-        if self._stored is not None:
-            self._stored.begin(journal)
-        parts = [] if journal is None else journal.parts()
-        if not (parts and sink.resume(parts)):
-            if parts and journal is not None:
-                journal.forget()
-            sink.create()
-        if journal is not None:
-            journal.begin(self.runner.plan, self._sync)
-
-    def _sync(self, done: Done) -> None:
-        if done.parts:
-            self.setup.sink.sync(done.parts)
-        if done.stored_parts and self._stored is not None:
-            self._stored.sink.sync(done.stored_parts)
-
-    def _passes(self) -> tuple[Written, Tally]:
-        setup = self.setup
-        if setup.known is not None:
-            tables = self._known_tables(setup.known)
-            written = self._apply(tables, None)
-            counts = Tally(groups=setup.geometry.group_count)
-            if setup.known.statistics.moments is not None:
-                counts = tally(
-                    setup.known.statistics.moments, setup.spec, setup.known.statistics.source.dtype
-                )
-            self._draft_sidecar(setup.known.statistics)
-            return written, counts
-        if self._stored is not None:
-            return self._passes_by_block(self._stored)
-        held = HeldMoments(setup.geometry.statistics_shape, setup.spec.method)
-        if self.runner.plan.fused:
-            written = self._apply(None, held)
-            statistics = self._statistics(held.moments)
-        else:
-            self._measure(held)
-            require_usable(held.moments, setup.spec, setup.described.dtype, setup.source.name)
-            statistics = self._statistics(held.moments)
-            setup.refuse_damped(statistics)
-            written = self._apply(self._known_tables(Known(statistics)), None)
-        counts = tally(held.moments, setup.spec, setup.described.dtype)
-        warn_of(counts, setup.spec, setup.observer)
-        self._draft_sidecar(statistics)
-        return written, counts
-
-    def _stored_sidecar(self, stack: ExitStack, place: RunPlace | None) -> StoredSidecar:
-        setup = self.setup
-        where = setup.sidecar
-        if where is None and place is not None:
-            where = str(place.folder / "stats.zarr")
-        elif where is None:
-            folder = tempfile.mkdtemp(prefix="normcli-")
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            where = os.path.join(folder, "stats.zarr")
-        stored = StoredSidecar(
-            where,
-            setup.geometry,
-            self.runner.plan.passes[0],
-            setup.spec,
-            setup.described.dtype,
-            setup.source.name,
-            self.overwrite,
-            setup.affine,
-        )
-        if place is not None:
-            place.closing(stored)
-        return stored
-
-    def _passes_by_block(self, stored: StoredSidecar) -> tuple[Written, Tally]:
-        setup = self.setup
-        if self.runner.plan.fused:
-            written = self._apply(None, stored.moments)
-        else:
-            self._measure(stored.moments)
-        counts = stored.moments.tally
-        warn_of(counts, setup.spec, setup.observer)
-        stored.seal(setup.described, provenance())
-        if not self.runner.plan.fused:
-            arrays = stored_arrays(str(stored.sink.draft.path), setup.spec.method)
-            tables = StoredTables(arrays, setup.spec, setup.described.dtype)
-            written = self._apply(tables, None)
-        return written, counts
-
-    def _known_tables(self, known: Known) -> NormalizerTables:
-        setup = self.setup
-        statistics = known.statistics
-        if known.stored is not None:
-            return StoredTables(known.stored, setup.spec, statistics.source.dtype)
-        estimate = setup.options.estimate
-        if statistics.moments is not None:
-            require_resolved(statistics.moments, setup.described.dtype, setup.source.name)
-        return HeldTables(fitted_normalizer(statistics, setup.spec, estimate))
-
-    def _measure(self, collector: Collector) -> None:
-        setup = self.setup
-        work = self.runner.plan.passes[0]
-        walk = Walk(work.grid, setup.geometry.kept)
-        kernel = self.runner.plan.kernel
-        job = MeasureJob(setup.source, setup.geometry, walk, kernel, spec=setup.spec)
-        self.runner.measure(work, job, collector)
-
-    def _apply(self, tables: NormalizerTables | None, collector: Collector | None) -> Written:
-        setup = self.setup
-        work = self.runner.plan.passes[-1]
-        # Blocks that are measured on the way hold whole groups: each is a region of its own.
-        walk = Walk(work.grid, setup.geometry.kept if tables is None else ())
-        job = ApplyJob(
-            setup.source,
-            setup.sink,
-            "",
-            setup.dtype,
-            setup.geometry,
-            setup.spec,
-            walk,
-            self.runner.plan.kernel,
-            AffineTables(setup.applied),
-            tables,
-            setup.options.inverse,
-        )
-        return self.runner.apply(work, job, collector)
-
-    def _statistics(self, moments: Moments) -> Statistics:
-        setup = self.setup
-        return Statistics(setup.spec, setup.described, moments, provenance=provenance())
-
-    def _draft_sidecar(self, statistics: Statistics) -> None:
-        setup = self.setup
-        if setup.sidecar is not None:
-            complete = replace(
-                statistics, spec=setup.spec, affine=setup.affine, provenance=provenance()
-            )
-            folder = None if self._place is None else self._place.room_for(setup.sidecar)
-            draft = draft_statistics(setup.sidecar, complete, self.overwrite, folder)
-            self._drafts.append(draft)
-
-    def _draft_manifest(
-        self, place: RunPlace, written: Written, sealed: tuple[StoredPart, ...]
-    ) -> None:
-        sink = self.setup.sink
-        (inner,) = sink.inside
-        manifest = Manifest.of(
-            sink.container,
-            sink.inside,
-            (*written.parts, *sealed),
-            {inner: written.moments},
-            str(provenance()["version"]),
-        )
-        path = manifest_path(sink.name)
-        self._drafts.append(draft_manifest(path, manifest, self.overwrite, place.folder))
-
-    def _discard_drafts(self, place: RunPlace | None) -> None:
-        if place is not None and place.handing_over:
-            return  # The next run gives them their names.
-        for draft in self._drafts:
-            draft.discard()
-
-    def _handover(self) -> Handover:
-        drafts = [self.setup.sink.draft, *self._drafts]
-        if self._stored is not None and self.setup.sidecar is not None:
-            drafts.append(self._stored.sink.draft)
-        return Handover(tuple((draft.path, draft.final.absolute()) for draft in drafts))
-
-    def _report(self, written: Moments, counts: Tally) -> Report:
-        """Return what was done."""
-        setup = self.setup
-        plan = self.runner.plan
-        any_finite = bool(written.count)
-        return Report(
-            command="apply",
-            inputs=(setup.source.name,),
-            output=setup.output,
-            stats=setup.sidecar,
-            shape=setup.source.info.shape,
-            dtype=str(setup.source.info.dtype),
-            output_dtype=str(setup.dtype),
-            passes=len(plan.passes),
-            tally=counts,
-            written_mean=float(written.mean) if any_finite else None,
-            written_std=float(np.sqrt(written.variance())) if any_finite else None,
-            written_nonfinite=int(written.nonfinite),
-            chunks=setup.source.missing.total,
-            missing_chunks=setup.source.missing.missing,
-            bytes_read=plan.bytes_read,
-            bytes_written=plan.bytes_written,
-            seconds=time.perf_counter() - self._begin,
-            workers=plan.workers,
-            kernel=plan.kernel,
-        )

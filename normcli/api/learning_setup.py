@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from hashlib import sha256
 
 import numpy as np
 
@@ -23,10 +24,12 @@ from normcli.api.preparing import (
     fitted_spec,
     input_state,
     new_spec,
+    provenance,
     require_unchanged,
     resolve_layout,
 )
 from normcli.arrays.access import ArraySource
+from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.domain.affine import Affine
 from normcli.domain.geometry import Geometry, bind
 from normcli.engine.events import Observer
@@ -163,6 +166,24 @@ class LearnSetup:
         """Return what is written: an absent term is left out."""
         rule = self.rule
         return Affine(scale if rule.scale.present else None, bias if rule.bias.present else None)
+
+    def settings(self, output: str) -> dict[str, object]:
+        """Return everything that decides the bits of the outcome."""
+        attrs = statistics_attrs(self.spec, self.described)
+        start = (self.objective.scale.start, self.objective.bias.start)
+        return {
+            "command": "learn",
+            "version": provenance()["version"],
+            "input": list(self.described.inputs),
+            "target": list(self.target_described.inputs),
+            "normalization": {k: v for k, v in attrs.items() if k not in ("source", "created")},
+            "statistics": None if self.known is None else self.known.identity(),
+            "estimate": self.options.estimate,
+            "missing": self.options.missing,
+            "learning": self.record(),
+            "start": [sha256(values.tobytes()).hexdigest() for values in start],
+            "output": output,
+        }
 
 
 def _as_apply(options: LearnOptions) -> ApplyOptions:

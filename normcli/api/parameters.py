@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from normcli.api.continuing import digest
 from normcli.api.options import ApplyOptions
 from normcli.arrays.access import ArraySource
 from normcli.arrays.opening import open_source
@@ -19,7 +20,11 @@ from normcli.bundles.parameter_file import (
     read_scale,
     read_variance,
 )
-from normcli.bundles.statistics_file import read_statistics, read_statistics_header
+from normcli.bundles.statistics_file import (
+    read_statistics,
+    read_statistics_header,
+    statistics_document,
+)
 from normcli.domain.affine import Affine
 from normcli.domain.geometry import Geometry
 from normcli.domain.moment_kinds import kind_of
@@ -48,6 +53,12 @@ class Known:
 
     statistics: Statistics
     stored: dict[str, ArraySource] | None = None
+
+    def identity(self) -> object:
+        """Return what tells these statistics from all others, as JSON can hold it."""
+        if self.stored is not None:
+            return [source.identity() for source in self.stored.values()]
+        return digest(statistics_document(replace(self.statistics, provenance={})))
 
 
 def known_statistics(options: ApplyOptions) -> Known | None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from normcli.api.capacity import make_scheduler, resources
 from normcli.api.options import RunOptions
-from normcli.api.preparing import make_scheduler, resources
 from normcli.api.verification import Verification, VerifiedArray
+from normcli.api.verifying_statistics import SIDECAR_SUFFIXES, is_statistics, verify_statistics
 from normcli.api.watching import WatchedSource
 from normcli.arrays.access import ArrayEntry, StoredPart
 from normcli.arrays.checksummed import has_checksums
@@ -28,9 +29,6 @@ from normcli.arrays.stored_parts import (
     damaged_members,
     open_parts,
 )
-from normcli.bundles.formats import read_bundle
-from normcli.bundles.statistics_attributes import SCHEMA
-from normcli.bundles.statistics_check import inconsistencies
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Grid
 from normcli.domain.moments import Moments
@@ -47,7 +45,6 @@ from normcli.planning.planner import plan_fit
 
 # Of the same elements in other blocks, moments differ by roundings.
 _ROUNDING = 1e-9
-_SIDECARS = (".json", ".npz", ".h5", ".hdf5", ".zarr", ".safetensors")
 
 
 def verify_output(output: str, run: RunOptions, observer: Observer) -> Verification:
@@ -74,17 +71,20 @@ def verify_output(output: str, run: RunOptions, observer: Observer) -> Verificat
     begin = time.perf_counter()
     if output == "-":
         raise UsageError("A pipe cannot be verified.", "Write it to a file.")
-    if Path(output).suffix.lower() not in SUFFIXES and Path(output).suffix.lower() in _SIDECARS:
+    if (
+        Path(output).suffix.lower() not in SUFFIXES
+        and Path(output).suffix.lower() in SIDECAR_SUFFIXES
+    ):
         _require_there(Path(output))
-        return _statistics(output, begin)
+        return verify_statistics(output, begin)
     path = parse_path(output)
     _require_there(path.container)
     beside = manifest_path(path.container)
     verifying = _Verifying(path, run, observer)
     if beside.exists():
         return verifying.by_manifest(beside, begin)
-    if _is_statistics(output):
-        return _statistics(output, begin)
+    if is_statistics(output):
+        return verify_statistics(output, begin)
     return verifying.by_checksums(begin)
 
 
@@ -290,27 +290,3 @@ def _differences(name: str, found: Moments, promised: Moments) -> Iterator[str]:
         a, b = getattr(found, field).item(), getattr(promised, field).item()
         if a != b and not abs(a - b) <= allowed.get(field, 0):
             yield f"{name}: {field} of its elements is {a!r}, but {b!r} was written"
-
-
-def _is_statistics(output: str) -> bool:
-    if Path(output).suffix.lower() not in _SIDECARS:
-        return False
-    try:
-        return read_bundle(output, lambda names: []).attrs.get("schema") == SCHEMA
-    except NormcliError:
-        return False
-
-
-def _statistics(output: str, begin: float) -> Verification:
-    """Verify a sidecar: readable, complete, and consistent in itself."""
-    damage: list[str] = []
-    parts = nbytes = 0
-    try:
-        bundle = read_bundle(output)
-        parts = len(bundle.arrays)
-        nbytes = sum(values.nbytes for values in bundle.arrays.values())
-        damage += (f"{output}: {what}" for what in inconsistencies(bundle, output))
-    except NormcliError as error:
-        damage.append(error.message)
-    seconds = time.perf_counter() - begin
-    return Verification(output, "statistics", None, parts, nbytes, tuple(damage), (), (), seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,35 @@ from normcli.errors import NormcliError, OutputError
 from normcli.publishing import Draft, output_error
 
 
-class DraftedSink:
-    """Arrays that are made under the name of a draft.
+@dataclass(frozen=True)
+class Contents:
+    """A container that is to be written, and what it shall hold.
 
-    Parameters
+    Attributes
     ----------
     path : Path or str
         Final name of the container.
     arrays : mapping of str to ArrayInfo
         The arrays, by the names that `write` is given.
+    paths : mapping of str to str
+        Path of each array inside the container; absent or empty where the container is the array.
     overwrite : bool
         Whether an earlier container may be replaced.
-    paths : mapping of str to str, optional
-        Path of each array inside the container; empty where the container is the array.
+    """
+
+    path: Path | str
+    arrays: Mapping[str, ArrayInfo]
+    paths: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+
+
+class DraftedSink:
+    """Arrays that are made under the name of a draft.
+
+    Parameters
+    ----------
+    contents : Contents
+        The container, and what it shall hold.
 
     Attributes
     ----------
@@ -37,20 +54,14 @@ class DraftedSink:
     resumable = True
     container: str
 
-    def __init__(
-        self,
-        path: Path | str,
-        arrays: Mapping[str, ArrayInfo],
-        overwrite: bool = False,
-        paths: Mapping[str, str] | None = None,
-    ) -> None:
-        self.name = str(path)
-        self.arrays: Mapping[str, ArrayInfo] = dict(arrays)
-        self._paths = {key: (paths or {}).get(key, "").strip("/") for key in self.arrays}
+    def __init__(self, contents: Contents) -> None:
+        self.name = str(contents.path)
+        self.arrays: Mapping[str, ArrayInfo] = dict(contents.arrays)
+        self._paths = {key: contents.paths.get(key, "").strip("/") for key in self.arrays}
         self.inside: Mapping[str, ArrayInfo] = {
             self._paths[key]: info for key, info in self.arrays.items()
         }
-        self._draft = Draft.of_run(path, overwrite)
+        self._draft = Draft.of_run(contents.path, contents.overwrite)
 
     @property
     def draft(self) -> Draft:

@@ -18,20 +18,19 @@ import h5py
 import numpy as np
 
 from normcli.arrays.access import StoredPart
-from normcli.arrays.drafts import DraftedSink
+from normcli.arrays.drafts import Contents, DraftedSink
 from normcli.arrays.file_gaps import between
 from normcli.arrays.handles import PerProcess
-from normcli.arrays.hdf5 import ROOT_ATTR
 from normcli.arrays.hdf5_assembly import assemble
 from normcli.arrays.hdf5_direct import DirectWriters
 from normcli.arrays.hdf5_disk import DiskFile
 from normcli.arrays.hdf5_encode import ChunkEncoder
 from normcli.arrays.hdf5_layout import VERSIONS, encoder_of, is_chunked, lay_out
+from normcli.arrays.hdf5_listing import ROOT_ATTR
 from normcli.arrays.hdf5_places import chunk_key, element_spans
 from normcli.arrays.hdf5_spool import Spool, records, spools
 from normcli.arrays.part_keys import block_key
 from normcli.arrays.runs import byte_view
-from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import is_bfloat16
 from normcli.domain.grid import Block, Grid
 from normcli.errors import UsageError
@@ -49,14 +48,8 @@ class Hdf5Sink(DraftedSink):
 
     Parameters
     ----------
-    path : Path or str
-        Final name.
-    arrays : mapping of str to ArrayInfo
-        The arrays, by the names that `write` is given.
-    paths : mapping of str to str
-        Path of each inside the file.
-    overwrite : bool
-        Whether an earlier file may be replaced.
+    contents : Contents
+        The container, and what it shall hold.
     version : {"1.8", "1.10"}, optional
         The oldest HDF5 that shall read it; 1.10 where it is None.
     """
@@ -65,13 +58,10 @@ class Hdf5Sink(DraftedSink):
 
     def __init__(
         self,
-        path: Path | str,
-        arrays: Mapping[str, ArrayInfo],
-        paths: Mapping[str, str],
-        overwrite: bool = False,
+        contents: Contents,
         version: str | None = None,
     ) -> None:
-        super().__init__(path, arrays, overwrite, paths)
+        super().__init__(contents)
         if version is not None and version not in VERSIONS:
             raise UsageError(
                 f"There is no HDF5 version {version}.", f"Choose {', '.join(VERSIONS)}."
@@ -80,7 +70,7 @@ class Hdf5Sink(DraftedSink):
         for info in self.arrays.values():
             if is_bfloat16(info.dtype):
                 raise UsageError(
-                    f"{path} would hold bfloat16, which HDF5 readers do not know.",
+                    f"{self.name} would hold bfloat16, which HDF5 readers do not know.",
                     "Add --dtype float32.",
                 )
         self._encoders: dict[str, ChunkEncoder] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from normcli.arrays.hdf5 import Hdf5Source, list_datasets
+from normcli.arrays.hdf5 import Hdf5Source
+from normcli.arrays.hdf5_listing import list_datasets
 from normcli.arrays.rules import InputRules
 from normcli.domain.grid import Block
 

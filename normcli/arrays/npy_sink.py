@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 
 from normcli.arrays.access import StoredPart
 from normcli.arrays.checksums import part_checksum
-from normcli.arrays.drafts import DraftedSink
+from normcli.arrays.drafts import Contents, DraftedSink
 from normcli.arrays.npy_format import write_header
 from normcli.arrays.part_keys import span_key
 from normcli.arrays.raw_writer import RawWriter, holds_all, is_laid_out, lay_out
-from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block
 
 
@@ -22,23 +20,14 @@ class NpySink(DraftedSink):
 
     Parameters
     ----------
-    path : Path or str
-        Final name.
-    arrays : mapping
-        One array under any key.
-    overwrite : bool
-        Whether an earlier file may be replaced.
+    contents : Contents
+        The file, and its one array, under any key.
     """
 
     container = "npy"
 
-    def __init__(
-        self,
-        path: Path | str,
-        arrays: Mapping[str, ArrayInfo],
-        overwrite: bool = False,
-    ) -> None:
-        super().__init__(path, arrays, overwrite)
+    def __init__(self, contents: Contents) -> None:
+        super().__init__(contents)
         (self._info,) = self.arrays.values()
         self._header = write_header(self._info, self.name)
         self._writer = RawWriter(self._draft.path, self.name, self._info, len(self._header))

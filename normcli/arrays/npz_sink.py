@@ -7,18 +7,16 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from normcli.arrays.access import StoredPart
-from normcli.arrays.drafts import DraftedSink
+from normcli.arrays.drafts import Contents, DraftedSink
 from normcli.arrays.file_gaps import between
 from normcli.arrays.npy_format import write_header
 from normcli.arrays.npz import ATTRS_MEMBER, data_offset
 from normcli.arrays.raw_writer import RawWriter, holds_all, is_laid_out, lay_out
-from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block
 
 _PIECE = 1 << 20
@@ -29,26 +27,14 @@ class NpzSink(DraftedSink):
 
     Parameters
     ----------
-    path : Path or str
-        Final name.
-    arrays : mapping of str to ArrayInfo
-        The arrays, by the names that `write` is given.
-    paths : mapping of str to str
-        Name of each inside the container.
-    overwrite : bool
-        Whether an earlier file may be replaced.
+    contents : Contents
+        The container, and what it shall hold.
     """
 
     container = "npz"
 
-    def __init__(
-        self,
-        path: Path | str,
-        arrays: Mapping[str, ArrayInfo],
-        paths: Mapping[str, str],
-        overwrite: bool = False,
-    ) -> None:
-        super().__init__(path, arrays, overwrite, paths)
+    def __init__(self, contents: Contents) -> None:
+        super().__init__(contents)
         self._attrs: dict[str, Any] = {}
         self._folder = self._draft.path.with_name(self._draft.path.name + ".members")
         self._headers = {key: write_header(info, self.name) for key, info in self.arrays.items()}

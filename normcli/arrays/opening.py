@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from normcli.arrays.access import ArrayEntry, ArraySink, ArraySource
+from normcli.arrays.drafts import Contents
 from normcli.arrays.joined import JoinedSource
 from normcli.arrays.output_layout import output_info
 from normcli.arrays.paths import ArrayPath, parse_path
@@ -122,17 +123,18 @@ def make_sink(
         return _single_sink(path, arrays, overwrite)
     paths = {key: _inner_path(path, key) for key in arrays}
     _refuse_losses(path, set(paths.values()), list(arrays) != [""], overwrite)
+    contents = Contents(path.container, arrays, paths, overwrite)
     if path.format == "hdf5":
         from normcli.arrays.hdf5_sink import Hdf5Sink
 
-        return Hdf5Sink(path.container, arrays, paths, overwrite, hdf5_version)
+        return Hdf5Sink(contents, hdf5_version)
     if path.format == "zarr":
         from normcli.arrays.zarr_sink import ZarrSink
 
-        return ZarrSink(path.container, arrays, paths, overwrite)
+        return ZarrSink(contents)
     from normcli.arrays.npz_sink import NpzSink
 
-    return NpzSink(path.container, arrays, paths, overwrite)
+    return NpzSink(contents)
 
 
 def list_arrays(text: str) -> list[ArrayEntry]:
@@ -181,11 +183,11 @@ def _list_container(path: ArrayPath, rules: InputRules = STRICT) -> list[ArrayEn
         stored = path.container.stat().st_size - header.length
         return [ArrayEntry("", header.info, stored)]
     if path.format == "hdf5":
-        from normcli.arrays.hdf5 import list_datasets
+        from normcli.arrays.hdf5_listing import list_datasets
 
         return list_datasets(path.container)
     if path.format == "zarr":
-        from normcli.arrays.zarr import list_zarr
+        from normcli.arrays.zarr_open import list_zarr
 
         return list_zarr(path.container, rules)
     from normcli.arrays.npz import list_members
@@ -238,7 +240,7 @@ def _single_sink(path: ArrayPath, arrays: Mapping[str, ArrayInfo], overwrite: bo
         return NpyStreamSink(sys.stdout.buffer, arrays)
     from normcli.arrays.npy_sink import NpySink
 
-    return NpySink(path.container, arrays, overwrite)
+    return NpySink(Contents(path.container, arrays, overwrite=overwrite))
 
 
 def _inner_path(path: ArrayPath, key: str) -> str:
@@ -271,9 +273,9 @@ def _refuse_losses(path: ArrayPath, names: set[str], several: bool, overwrite: b
 def _has_mark(path: ArrayPath) -> bool:
     """Whether the container is a set of statistics that normcli itself wrote."""
     if path.format == "hdf5":
-        from normcli.arrays.hdf5 import has_mark
+        from normcli.arrays.hdf5_listing import has_mark
     elif path.format == "zarr":
-        from normcli.arrays.zarr import has_mark
+        from normcli.arrays.zarr_open import has_mark
     else:
         from normcli.arrays.npz import has_mark
     return has_mark(path.container)

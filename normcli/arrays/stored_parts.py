@@ -125,7 +125,7 @@ class StoredSpans:
             When the file cannot be opened all the same.
         """
         if self._container == "hdf5":
-            from normcli.arrays.hdf5 import chunk_spans
+            from normcli.arrays.hdf5_listing import chunk_spans
 
             self._chunks = chunk_spans(self._path)
         for name in inner:

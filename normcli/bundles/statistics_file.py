@@ -41,6 +41,7 @@ from normcli.domain.statistics import Statistics
 from normcli.errors import InputError
 from normcli.publishing import Draft
 
+MOMENT_NAMES = Moments.names()
 ARRAY_NAMES = (
     "count",
     "mean",

@@ -13,35 +13,26 @@ import json
 import logging
 import os
 import pickle
-import time
 import uuid
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from normcli.arrays.paths import parse_path
+from normcli.engine.cluster_client import (
+    no_workers,
+    stop_all,
+    threads_of,
+    workers_timeout,
+)
+from normcli.engine.cluster_flight import Flight
 from normcli.engine.preflight import Preflight
 from normcli.engine.schedulers import Consumer, Task
 from normcli.engine.walk import Run
-from normcli.engine.worker import carry, load, stop
-from normcli.errors import InputError, NormcliError, TransientError, UsageError
-
-# How long tasks that are at work may take to end, after the run failed or was stopped.
-SETTLE_SECONDS = 60.0
-
-# A task that met a transient error is given out again so many times.
-RETRIES = 3
+from normcli.errors import InputError, TransientError, UsageError
 
 # Tasks in flight for each thread of the cluster: one at work, the others on their way.
 TASKS_A_THREAD = 4
-
-# How long to wait for workers where dask's configuration says nothing of normcli.workers-timeout.
-WORKERS_TIMEOUT = "60s"
-
-_POLL_SECONDS = 1.0
 
 
 class ClusterScheduler:
@@ -115,11 +106,11 @@ class ClusterScheduler:
         """Threads of the largest worker process, which share that process's memory."""
         threads = self._threads()
         if not threads:
-            seconds = _timeout()
+            seconds = workers_timeout()
             try:
                 self._client.wait_for_workers(1, timeout=seconds)
             except TimeoutError as error:
-                raise _no_workers(self._where, seconds) from error
+                raise no_workers(self._where, seconds) from error
             threads = self._threads()
         largest = max(threads.values(), default=1)
         return min(largest, self._at_once or largest)
@@ -156,7 +147,7 @@ class ClusterScheduler:
             preflight.try_output(output)
             # Tasks of a client that died would go on writing into what is ours now.
             self._output = _word_for(output)
-            _stop_all(self._client, self._output)
+            stop_all(self._client, self._output)
         self._memory, self._compiled = preflight.memory, preflight.compiled
 
     def execute(
@@ -172,7 +163,7 @@ class ClusterScheduler:
             When the scheduler is lost, or there are no workers for long.
         """
         token = f"{self._output}-{uuid.uuid4().hex}"
-        flight = _Flight(self._client, self._where, task, job, workers, token)
+        flight = Flight(self._client, self._where, task, job, workers, token)
         pending = iter(runs)
         try:
             for run in itertools.islice(pending, TASKS_A_THREAD * sum(self._threads().values())):
@@ -191,198 +182,13 @@ class ClusterScheduler:
         self._client.close()
 
     def _threads(self) -> dict[str, int]:
-        return _threads(self._client, self._where)
-
-
-class _Flight:
-    """The tasks of one pass that are on their way."""
-
-    def __init__(
-        self, client: Any, where: str, task: Task, job: Any, at_once: int, token: str
-    ) -> None:
-        self._client, self._where, self._task, self._job = client, where, task, job
-        self._at_once = at_once
-        self._token = token
-        self._done: SimpleQueue[str] = SimpleQueue()
-        self._sent: dict[str, tuple[Any, Run]] = {}
-        self._tries: Counter[int] = Counter()
-        self._deaths: Counter[int] = Counter()
-        self._suspect: Run | None = None
-        self._workerless: float | None = None
-        with warnings.catch_warnings():
-            # Tables of many groups are large, and are sent once.
-            warnings.filterwarnings("ignore", message="Sending large graph")
-            self._shared = client.submit(load, pickle.dumps(job), key=f"normcli-job-{self._token}")
-
-    @property
-    def busy(self) -> bool:
-        """Whether a task is on its way."""
-        return bool(self._sent)
-
-    def send(self, run: Run) -> None:
-        """Give out one run."""
-        self._submit(run)
-
-    def next(self) -> Any:
-        """Return the result of some run that is done."""
-        from distributed.scheduler import KilledWorker
-
-        while True:
-            key = self._await_key()
-            future, run = self._sent.pop(key)
-            try:
-                return self._result(future)
-            except KilledWorker as error:
-                self._examine(run, error)
-                self._submit(run)
-            except TransientError:
-                self._tries[run.number] += 1
-                if self._tries[run.number] > RETRIES or self._client.status != "running":
-                    raise
-                self._submit(run)
-
-    def abandon(self) -> None:
-        """Stop all tasks, and wait until none is at work any more."""
-        futures = [future for future, _ in self._sent.values()]
-        self._sent.clear()
-        _stop_all(self._client, self._token, futures)
-
-    def _submit(self, run: Run) -> str:
-        arguments = (self._task, self._shared, run, self._token, self._at_once)
-        key = f"normcli-{self._task.__name__}-{uuid.uuid4().hex}"
-        future = self._client.submit(carry, *arguments, key=key, pure=False)
-        self._sent[key] = (future, run)
-        future.add_done_callback(_putter(self._done, key))
-        return key
-
-    def _await_key(self, wanted: str | None = None) -> str:
-        """Return the key of a task that is done; a wanted one lets others wait."""
-        others: list[str] = []
-        while True:
-            try:
-                key = self._done.get(timeout=_POLL_SECONDS)
-            except Empty:
-                self._require_workers()
-                continue
-            self._workerless = None
-            if key in self._sent and wanted in (None, key):
-                for other in others:
-                    self._done.put(other)
-                return key
-            if key in self._sent:
-                others.append(key)
-
-    def _result(self, future: Any) -> Any:
-        from concurrent.futures import CancelledError
-
-        try:
-            return future.result()
-        except CancelledError as error:
-            raise _lost(self._where) from error
-        except OSError as error:
-            # Tasks send none of their own (see `worker.carry`): this is a broken connection.
-            _threads(self._client, self._where)
-            raise TransientError(f"A result was lost on its way here: {error}.") from error
-
-    def _examine(self, run: Run, error: Exception) -> None:
-        """Find the block that ends workers: each of the run by itself.
-
-        A task is given up when several workers died with it; but that may be chance, where workers
-        die for other reasons. What ends a worker again, alone, is named.
-        """
-        from distributed.scheduler import KilledWorker
-
-        self._suspect = run
-        self._deaths[run.number] += 1
-        for position in range(run.first, run.first + run.count):
-            key = self._submit(Run(run.number, position, 1, 0))
-            self._await_key(wanted=key)
-            future, _ = self._sent.pop(key)
-            try:
-                self._result(future)
-            except KilledWorker as again:
-                raise InputError(
-                    f"{self._name(position)} ends every worker that takes it.",
-                    "Either a decoder crashes on it, or it takes more memory than a worker has: "
-                    "the logs of the workers tell. A smaller --memory makes smaller blocks.",
-                ) from again
-            except TransientError:
-                if self._client.status != "running":
-                    raise
-            except NormcliError:
-                return  # The run as a whole will say it again.
-        if self._deaths[run.number] > RETRIES:
-            raise TransientError(
-                f"Workers died again and again with {self._name(run.first)} and the "
-                f"{run.count - 1} blocks after it, though each alone went well.",
-                "Give workers more memory, or lower --memory so that blocks are smaller.",
-            ) from error
-        self._suspect = None
-
-    def _require_workers(self) -> None:
-        """Give up where there has been no worker for long."""
-        statuses = _statuses(self._client, self._where)
-        if any(status != "paused" for status in statuses):
-            self._workerless = None
-            return
-        now = time.monotonic()
-        self._workerless = self._workerless or now
-        seconds = _timeout()
-        if now - self._workerless < seconds:
-            return
-        if statuses:
-            raise TransientError(
-                f"All {len(statuses)} workers have been paused for {seconds:g} s: their memory is "
-                "full.",
-                "Start workers with a larger --memory-limit, or with fewer threads.",
-            )
-        suspect = self._suspect
-        after = None if suspect is None else self._name(suspect.first)
-        raise _no_workers(self._where, seconds, after)
-
-    def _name(self, position: int) -> str:
-        block = self._job.walk.block(position)
-        return f"{self._job.source.name}: the block from {block.start} to {block.stop}"
+        return threads_of(self._client, self._where)
 
 
 def _word_for(output: str) -> str:
     """Return a word that tells outputs apart."""
     place = parse_path(output, "output").container.absolute()
     return hashlib.sha256(os.fsencode(place)).hexdigest()[:32]
-
-
-def _stop_all(client: Any, token: str, futures: Sequence[Any] = ()) -> None:
-    """Stop the tasks of a pass, or of all passes of an output, and wait until none is at work."""
-    deadline = time.monotonic() + SETTLE_SECONDS
-    try:
-        while client.status == "running" and time.monotonic() < deadline:
-            counts = client.run(stop, token, on_error="ignore")
-            if futures:
-                client.cancel(futures)
-                futures = ()
-            if not any(counts.values()):
-                break
-            time.sleep(0.05)
-    except (OSError, TimeoutError, RuntimeError):
-        pass  # The scheduler is gone, and takes its workers with it.
-
-
-def _putter(queue: SimpleQueue[str], key: str) -> Callable[[Any], None]:
-    return lambda future: queue.put(key)
-
-
-def _threads(client: Any, where: str) -> dict[str, int]:
-    if client.status != "running":
-        raise _lost(where)
-    try:
-        return dict(client.nthreads())
-    except (OSError, TimeoutError, RuntimeError) as error:
-        raise _lost(where) from error
-
-
-def _statuses(client: Any, where: str) -> list[str]:
-    _threads(client, where)  # tells where the scheduler is lost
-    return [str(facts["status"]) for facts in client.scheduler_info()["workers"].values()]
 
 
 def _address_in(scheduler_file: str) -> str:
@@ -409,26 +215,3 @@ def _require_certificates(address: str) -> None:
                 "not set.",
                 "docs/clusters.md shows the variables; they are those of scheduler and workers.",
             )
-
-
-def _timeout() -> float:
-    import dask
-    from dask.utils import parse_timedelta
-
-    given = dask.config.get("normcli.workers-timeout", WORKERS_TIMEOUT)
-    return float(parse_timedelta(given))
-
-
-def _lost(where: str) -> TransientError:
-    return TransientError(
-        f"The connection to the dask scheduler at {where} was lost.",
-        "Start scheduler and workers again, then give the same command again.",
-    )
-
-
-def _no_workers(where: str, seconds: float, suspect: str | None = None) -> TransientError:
-    after = "" if suspect is None else f"; the last ones died with {suspect}"
-    return TransientError(
-        f"The dask scheduler at {where} has had no workers for {seconds:g} s{after}.",
-        "Start some with `dask worker`; DASK_NORMCLI__WORKERS_TIMEOUT=10m waits longer.",
-    )

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import normcli
 from normcli.api.inspecting import inspect_path
-from normcli.api.merging import _moments, _read
+from normcli.api.named_statistics import moments_of as moments_with_sums
+from normcli.api.named_statistics import read_mergeable
 from normcli.api.options import RunOptions
 from normcli.api.verifying import verify_output
 from normcli.bundles.exact_sums import EXACT_NAMES
@@ -177,7 +178,7 @@ def test_sides_without_sums_are_merged_as_they_are(x, data):
 
 @pytest.mark.parametrize("kernel", ["numpy", "numba"])
 def test_chunks_and_kernels_change_no_sum(tmp_path, monkeypatch, kernel):
-    monkeypatch.setattr("normcli.api.preparing.choose", lambda nbytes: kernel)
+    monkeypatch.setattr("normcli.api.capacity.choose", lambda nbytes: kernel)
     monkeypatch.setattr("normcli.kernels.select.choose", lambda nbytes: kernel)
     found = []
     for i, chunks in enumerate([(1, 4, 6), (19, 1, 2), (7, 3, 6)]):
@@ -303,7 +304,7 @@ def test_parts_are_held_one_at_a_time(tmp_path):
     for few in (paths[:3], paths):
         tracemalloc.start()
         try:
-            added(_moments(_read(str(path))) for path in few)
+            added(moments_with_sums(read_mergeable(str(path))) for path in few)
             taken.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()

@@ -295,7 +295,7 @@ def test_a_task_that_runs_twice_at_once_changes_nothing(data, monkeypatch):
         options = {"mode": "instance", "layout": "NCHW", "memory": memory}
         once = normcli.apply(data / f"x{suffix}", data / f"once{suffix}", **options)
         with monkeypatch.context() as patch:
-            patch.setattr("normcli.api.preparing.ThreadScheduler", Twice)
+            patch.setattr("normcli.api.capacity.ThreadScheduler", Twice)
             twice = normcli.apply(data / f"x{suffix}", data / f"twice{suffix}", **options)
         assert (once.written_mean, once.tally) == (twice.written_mean, twice.tally)
     assert (data / "once.npy").read_bytes() == (data / "twice.npy").read_bytes()
