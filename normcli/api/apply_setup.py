@@ -149,7 +149,8 @@ class ApplySetup:
             refuse_unwritable(manifest_path(self.sink.name), run.overwrite)
         if self.sidecar is not None:
             refuse_shared(self.sidecar, [input_name], output)
-            check_sidecar(self.sidecar, run.overwrite, groups, self.by_block)
+            method = self.spec.method
+            check_sidecar(self.sidecar, run.overwrite, groups, self.by_block, method=method)
         if known is not None and known.stored is None:
             self.refuse_damped(known.statistics)
 
@@ -196,7 +197,7 @@ class ApplySetup:
         if self.output == "-":
             return None
         container = parse_path(self.output, "output").container
-        return default_sidecar(str(container), groups)
+        return default_sidecar(str(container), groups, self.spec.method)
 
     def refuse_damped(self, statistics: Statistics) -> None:
         """Refuse an epsilon that nobody asked for, where it would flatten a dataset."""

@@ -19,7 +19,7 @@ from normcli.bundles.statistics_attributes import (
     StatisticsAttributes,
     attributes_from_attrs,
 )
-from normcli.bundles.statistics_file import ARRAY_NAMES
+from normcli.bundles.statistics_file import ARRAY_NAMES, METHOD_NAMES
 from normcli.domain.dtypes import is_bfloat16
 from normcli.errors import InputError, UsageError
 
@@ -99,9 +99,9 @@ def extract_value(path: str, name: str) -> Any:
     about = attributes_from_attrs(bundle.attrs, path)
     if key in _SETTINGS:
         return _SETTINGS[key](about)
-    if key in ARRAY_NAMES or key == "std":
+    if key in (*ARRAY_NAMES, *METHOD_NAMES) or key == "std":
         raise InputError(f"{path} holds no {key}.", _absence(key))
-    names = (*ARRAY_NAMES, "std", *_SETTINGS)
+    names = (*ARRAY_NAMES, *METHOD_NAMES, "std", *_SETTINGS)
     raise InputError(
         f"Statistics have no value {name!r}.", f"Names: {listed(names, close_to=key)}."
     )
@@ -184,8 +184,7 @@ def _absence(key: str) -> str:
         return f"None was given: an absent {key} is not the same as ones or zeros."
     if key.startswith("moving"):
         return "Moving statistics are kept by fit --momentum M --batch-size B."
-    if key in ("lower", "center", "upper", "spread", "rank_error"):
-        return "Quantiles are kept by --method robust."
-    if key == "norm":
-        return "Norms are kept by --method lp."
+    if key in METHOD_NAMES:
+        kept = "Norms are kept by --method lp." if key == "norm" else ""
+        return kept or "Quantiles are kept by --method robust."
     return "The statistics were supplied as a mean and a variance, or hold moving ones only."

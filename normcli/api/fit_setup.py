@@ -27,6 +27,7 @@ from normcli.bundles.statistics_file import (
 from normcli.domain.geometry import bind
 from normcli.domain.layout import Layout
 from normcli.domain.moving_average import MovingRule
+from normcli.domain.quantile_sketches import sketch_bytes
 from normcli.domain.statistics import (
     keeps_exact,
 )
@@ -121,7 +122,10 @@ class FitSetup:
         self.exact = self.part is not None or keeps_exact(self.spec, groups)
         if output is not None:
             needed = None if self.part is None else source.info.dtype
-            check_sidecar(output, run.overwrite, groups, self.by_block, needed)
+            method, sketch = self.spec.method, 0
+            if method == "robust":
+                sketch = sketch_bytes(groups, self.geometry.group_size)
+            check_sidecar(output, run.overwrite, groups, self.by_block, needed, method, sketch)
         elif self.by_block and not run.dry_run:
             raise UsageError(
                 f"The statistics of {groups} groups are written by block, so they need an output.",

@@ -103,7 +103,8 @@ def merge_statistics(
     counts = tally(merged.moments, spec, dtype)
     warn_of(counts, spec, observer)
     if output is not None and not dry_run:
-        check_sidecar(output, overwrite, int(merged.moments.count.size))
+        groups = int(merged.moments.count.size)
+        check_sidecar(output, overwrite, groups, method=spec.method)
         write_statistics(output, merged, overwrite)
     report = Report(
         command="merge",

@@ -50,23 +50,19 @@ ARRAY_NAMES = (
     "minimum",
     "maximum",
     "nonfinite",
-    "lower",
-    "center",
-    "upper",
-    "spread",
-    "rank_error",
-    "norm",
     "moving_mean",
     "moving_variance",
     "scale",
     "bias",
 )
+# Those of one method: of quantiles, and of norms.
+METHOD_NAMES = ("lower", "center", "upper", "spread", "rank_error", "norm")
 _COUNTS = ("count", "nonfinite")
 
 
 def statistics_bundle(stats: Statistics) -> Bundle:
     """Return statistics as arrays and attributes; only what exists has an array."""
-    held: dict[str, np.ndarray | None] = dict.fromkeys(ARRAY_NAMES)
+    held: dict[str, np.ndarray | None] = dict.fromkeys((*ARRAY_NAMES, *METHOD_NAMES))
     if stats.moments is not None:
         held.update({name: getattr(stats.moments, name) for name in stats.moments.names()})
         held.update(stats.moments.derived(stats.spec.ddof))
@@ -121,7 +117,7 @@ def statistics_from_bundle(bundle: Bundle, path: str) -> Statistics:
         if name in _COUNTS
         else to_float64(values, f"{path}: {name!r}")
         for name, values in bundle.arrays.items()
-        if name in ARRAY_NAMES
+        if name in (*ARRAY_NAMES, *METHOD_NAMES)
     }
     _require_shapes(arrays, len(about.spec.kept), path)
     for name in ("m2", "variance", "moving_variance"):

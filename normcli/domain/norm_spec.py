@@ -15,17 +15,12 @@ from normcli.domain.conventions import Convention
 from normcli.domain.conventions import convention as find_convention
 from normcli.domain.dtypes import is_bfloat16, is_float
 from normcli.domain.layout import Layout
+from normcli.domain.methods import DIVISORS, METHODS, require_settings, require_terms
 from normcli.errors import UsageError
 
 MODES = ("batch", "instance", "layer", "group", "custom")
-METHODS = ("zscore", "rms", "center", "std", "minmax", "maxabs", "robust", "lp")
-# What these divide by, in place of a standard deviation; it has no ddof.
-DIVISORS = {"minmax": "extremes", "maxabs": "extremes", "robust": "quantiles", "lp": "a norm"}
 NONFINITE = ("omit", "propagate", "error")
 PLACEMENTS = ("inside", "outside", "floor")
-# Data spread over 1e-140 to 1e154 (their squares stay within float64), so neither quotient of
-# a spread and a range overflows.
-MOST_BOUND = 1e100
 
 
 @dataclass(frozen=True)
@@ -112,40 +107,10 @@ class NormSpec:
             )
         if self.ddof not in (0, 1):
             raise UsageError(f"ddof is {self.ddof}; it must be 0 or 1.")
-        for name, method, example in (
-            ("range", "minmax", "0,1"),
-            ("quantiles", "robust", "25,75"),
-            ("p", "lp", "2"),
-        ):
-            if (getattr(self, name) is not None) != (self.method == method):
-                raise UsageError(
-                    f"--{name} belongs to --method {method}, and it alone.",
-                    f"For example: --method {method} --{name} {example}",
-                )
-        if self.range is not None:
-            require_range(self.range)
-        if self.quantiles is not None:
-            require_quantiles(self.quantiles)
-        if self.p is not None:
-            self._require_norm(self.p)
-        elif self.divides_by and (self.epsilon, self.placement, self.ddof) != (0, "inside", 0):
-            raise UsageError(
-                f"Epsilon and ddof do not go with --method {self.method}, which divides by "
-                f"{self.divides_by}.",
-                "Leave --epsilon, --epsilon-placement and --ddof out.",
-            )
-
-    def _require_norm(self, p: float) -> None:
-        if not p >= 1:
-            raise UsageError(
-                f"--p {p:g} makes no norm; it must be 1 or more, or inf.", "For example: --p 2"
-            )
-        if (self.placement, self.ddof) != ("floor", 0):
-            raise UsageError(
-                "Method lp divides by max(norm, E), which has no ddof and no other placement of "
-                "epsilon.",
-                "Leave --epsilon-placement and --ddof out.",
-            )
+        require_settings(
+            self.method, {"range": self.range, "quantiles": self.quantiles, "p": self.p}
+        )
+        require_terms(self.method, self.epsilon, self.placement, self.ddof)
 
     @property
     def divides_by(self) -> str:
@@ -307,40 +272,6 @@ def make_spec(
         quantiles=quantiles,
         p=p,
     )
-
-
-def require_range(bounds: tuple[float, ...]) -> None:
-    """Refuse bounds that are no range, or whose difference could leave float64.
-
-    Raises
-    ------
-    UsageError
-        Unless there are two, ascending, within 1e100 and at least 1e-100 apart.
-    """
-    if not (
-        len(bounds) == 2
-        and all(abs(bound) <= MOST_BOUND for bound in bounds)
-        and bounds[1] - bounds[0] >= 1 / MOST_BOUND
-    ):
-        raise UsageError(
-            f"The range {','.join(f'{bound:g}' for bound in bounds)} is none.",
-            "Give two finite numbers, the lower one first: --range 0,1 or --range -1,1",
-        )
-
-
-def require_quantiles(percent: tuple[float, ...]) -> None:
-    """Refuse percentages that are no two quantiles.
-
-    Raises
-    ------
-    UsageError
-        Unless there are two, ascending, from 0 to 100.
-    """
-    if not (len(percent) == 2 and 0 <= percent[0] < percent[1] <= 100):
-        raise UsageError(
-            f"The quantiles {','.join(f'{level:g}' for level in percent)} are none.",
-            "Give two percentages, the lower one first: --quantiles 25,75",
-        )
 
 
 def _scale_axes(text, mode, layout, aggregated, divided, parse):  # type: ignore[no-untyped-def]
