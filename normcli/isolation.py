@@ -41,6 +41,17 @@ _DROPPED = ("HDF5_PLUGIN_PATH", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME")
 _serving = False
 
 
+def clean_environment() -> dict[str, str]:
+    """Return the environment without what would load other libraries into a child."""
+    return {name: value for name, value in os.environ.items() if name not in _DROPPED}
+
+
+def inside_trial() -> None:
+    """Note that this process itself is a child, and tries nothing in children of its own."""
+    global _serving
+    _serving = True
+
+
 class _Helper:
     """The helper process of this process."""
 
@@ -73,14 +84,13 @@ class _Helper:
         if _serving or not hasattr(os, "fork") or not sys.executable:
             return None
         places = [os.path.abspath(place) for place in sys.path if place]
-        kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", _BOOT, json.dumps(places), module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=kept,
+                env=clean_environment(),
                 cwd="/",
                 start_new_session=True,  # Ctrl-C is for this process
             )
@@ -179,8 +189,7 @@ def _may_fork() -> bool:
 
 def serve(module: str) -> None:
     """Answer trials until standard input ends; the whole life of the helper."""
-    global _serving
-    _serving = True
+    inside_trial()
     with contextlib.suppress(ImportError):
         importlib.import_module(module)
     while line := sys.stdin.buffer.readline():
@@ -226,8 +235,7 @@ _NO_MEMORY = 77
 
 def _try(request: dict[str, Any]) -> None:
     """Make the call under limits and leave; never returns."""
-    global _serving
-    _serving = True
+    inside_trial()
     code = 0
     try:
         import faulthandler
@@ -240,7 +248,7 @@ def _try(request: dict[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
         with contextlib.suppress(OSError, ValueError):  # unknown or unchangeable on some systems
-            _limit(resource.RLIMIT_AS, _address_space() + MEMORY_BYTES)
+            limit(resource.RLIMIT_AS, address_space() + MEMORY_BYTES)
         function = getattr(importlib.import_module(request["module"]), request["function"])
         function(request["path"], **request["arguments"])
     except MemoryError:
@@ -251,7 +259,8 @@ def _try(request: dict[str, Any]) -> None:
     os._exit(code)
 
 
-def _limit(kind: int, value: int) -> None:
+def limit(kind: int, value: int) -> None:
+    """Lower (or raise again) a soft limit of this process, within its hard one."""
     import resource
 
     hard = resource.getrlimit(kind)[1]
@@ -260,6 +269,13 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, hard))
 
 
-def _address_space() -> int:
+def address_space() -> int:
+    """Return the bytes of address space that this process takes.
+
+    Raises
+    ------
+    OSError
+        On systems that do not tell.
+    """
     with open("/proc/self/statm") as file:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

@@ -241,7 +241,7 @@ class ApplyPasses:
         drafts = [self.setup.sink.draft, *self._drafts]
         if self._stored is not None and self.setup.sidecar is not None:
             drafts.append(self._stored.sink.draft)
-        return Handover(tuple((draft.path, draft.final.absolute()) for draft in drafts))
+        return Handover.of((draft.path, draft.final.absolute()) for draft in drafts)
 
     def _report(self, written: Moments, counts: Tally) -> Report:
         """Return what was done."""

@@ -144,5 +144,5 @@ def fit_arrays(
             kernel=plan.kernel,
         )
         if place is not None:
-            place.hand_over(Handover(drafts), report)
+            place.hand_over(Handover.of(drafts), report)
     return FitOutcome(plan, statistics, report)

@@ -153,7 +153,7 @@ def learn_arrays(
         if place is not None:
             draft = draft_learned(str(output), affine, setup, report, run.overwrite, place.folder)
             stack.callback(_discard, draft, place)
-            place.hand_over(Handover(((draft.path, draft.final.absolute()),)), report)
+            place.hand_over(Handover.of([(draft.path, draft.final.absolute())]), report)
     return LearnOutcome(plan, affine, report)
 
 

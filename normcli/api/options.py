@@ -90,6 +90,9 @@ class NormOptions:
         Follow HDF5 links, virtual datasets and raw storage into other files.
     allow_symlinks : bool
         Follow symbolic links that lead out of a Zarr store.
+    isolate : bool
+        Let child processes alone read and decode HDF5 and Zarr, so that a chunk that kills, blocks
+        or bloats a library is an error that names it.
     """
 
     mode: str | None = None
@@ -114,6 +117,7 @@ class NormOptions:
     missing: str | None = None
     allow_external_refs: bool = False
     allow_symlinks: bool = False
+    isolate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

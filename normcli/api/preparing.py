@@ -210,7 +210,9 @@ def input_rules(options: NormOptions) -> InputRules:
     """
     if options.missing not in (None, "fill", "omit", "error"):
         raise UsageError(f"--missing {options.missing} is none of fill, omit and error.")
-    return InputRules(options.allow_external_refs, options.allow_symlinks, options.missing)
+    return InputRules(
+        options.allow_external_refs, options.allow_symlinks, options.missing, options.isolate
+    )
 
 
 def warn_of_input(source: ArraySource, observer: Observer) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "make_sink",
     "open_joined",
     "open_source",
+    "open_stored",
     "output_info",
     "refuse_same",
 ]
@@ -57,17 +58,44 @@ def open_source(text: str, rules: InputRules = STRICT) -> ArraySource:
 
         return NpySource(path.container)
     inner = path.inner or _only_array(path, rules)
-    if path.format == "hdf5":
+    if path.format == "npz":
+        from normcli.arrays.npz import open_member
+
+        return open_member(path.container, inner)
+    source = open_stored(path.format, path.container, inner, rules)
+    if not rules.isolate:
+        return source
+    from normcli.arrays.isolated import isolated
+
+    return isolated(source, path.format, path.container, inner, rules)
+
+
+def open_stored(format: str, container: Path, inner: str, rules: InputRules) -> ArraySource:
+    """Return an array of an HDF5 file or a Zarr store.
+
+    Parameters
+    ----------
+    format : {"hdf5", "zarr"}
+        What the container is.
+    container : Path
+        The file or folder.
+    inner : str
+        The path of the array inside it.
+    rules : InputRules
+        How far it may reach, and what becomes of chunks that are not stored.
+
+    Raises
+    ------
+    InputError
+        When it is missing, malformed or unsupported.
+    """
+    if format == "hdf5":
         from normcli.arrays.hdf5 import Hdf5Source
 
-        return Hdf5Source(path.container, inner, rules)
-    if path.format == "zarr":
-        from normcli.arrays.zarr import ZarrSource
+        return Hdf5Source(container, inner, rules)
+    from normcli.arrays.zarr import ZarrSource
 
-        return ZarrSource(path.container, inner, rules)
-    from normcli.arrays.npz import open_member
-
-    return open_member(path.container, inner)
+    return ZarrSource(container, inner, rules)
 
 
 def open_joined(texts: Sequence[str], axis: int = 0, rules: InputRules = STRICT) -> ArraySource:

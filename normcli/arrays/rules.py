@@ -18,11 +18,14 @@ class InputRules:
     missing : {"fill", "omit", "error"}, optional
         Read chunks that are not stored as the fill value, leave them out of the statistics, or
         refuse them. None fills too, but refuses an array that claims far more than is stored.
+    isolate : bool
+        Let child processes alone read and decode the elements of HDF5 and Zarr.
     """
 
     allow_external_refs: bool = False
     allow_symlinks: bool = False
     missing: str | None = None
+    isolate: bool = False
 
 
 STRICT = InputRules()

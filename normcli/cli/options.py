@@ -157,6 +157,11 @@ _NORM = (
         is_flag=True,
         help="Follow symbolic links that lead out of a Zarr store.",
     ),
+    click.option(
+        "--isolate",
+        is_flag=True,
+        help="Let child processes alone decode HDF5 and Zarr, for files that nobody vouches for.",
+    ),
 )
 
 _FIT = (

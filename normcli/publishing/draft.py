@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normcli.errors import NormcliError, OutputError, UsageError
+from normcli.publishing.exchanging import exchanged
 
 SYNCS_AT_ONCE = 16
 DRAFT_MARK = ".normcli-draft-"
@@ -135,16 +136,20 @@ class Draft:
         try:
             refuse_existing(self.final, self.overwrite)
             replaced = None
-            if self.final.is_dir() and not self.final.is_symlink():
-                # A folder cannot be renamed over; the old one steps aside for one rename.
+            # A folder cannot be renamed over.
+            if not self.final.is_dir() or self.final.is_symlink():
+                os.replace(self.path, self.final)
+            elif exchanged(self.path, self.final):
+                replaced = self.path
+            else:
+                # The old one steps aside for one rename.
                 replaced = self.path.with_name(self.path.name + ".replaced")
                 os.rename(self.final, replaced)
-            try:
-                os.replace(self.path, self.final)
-            except OSError:
-                if replaced is not None:
+                try:
+                    os.replace(self.path, self.final)
+                except OSError:
                     os.rename(replaced, self.final)
-                raise
+                    raise
             _sync(self.final.parent)
             if replaced is not None:
                 shutil.rmtree(replaced)

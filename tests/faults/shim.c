@@ -110,6 +110,7 @@ int posix_fallocate(int fd, off_t o, off_t n) { REAL(posix_fallocate); if (hit_f
 int posix_fallocate64(int fd, off64_t o, off64_t n) { REAL(posix_fallocate64); if (hit_fd("fallocate", fd) == 1) return errno; return real(fd, o, n); }
 int close(int fd) { REAL(close); int h = hit_fd("close", fd); int r = real(fd); return h == 1 ? (errno = error_number, -1) : r; }
 int rename(const char *a, const char *b) { REAL(rename); if (hit("rename", b) == 1) return -1; return real(a, b); }
+int renameat2(int x, const char *a, int y, const char *b, unsigned f) { REAL(renameat2); if (hit("rename", b) == 1) return -1; return real(x, a, y, b, f); }
 int renameat(int x, const char *a, int y, const char *b) { REAL(renameat); if (hit("rename", b) == 1) return -1; return real(x, a, y, b); }
 int unlink(const char *a) { REAL(unlink); if (hit("unlink", a) == 1) return -1; return real(a); }
 int unlinkat(int x, const char *a, int f) { REAL(unlinkat); if (hit("unlink", a) == 1) return -1; return real(x, a, f); }
