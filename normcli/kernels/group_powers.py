@@ -38,12 +38,16 @@ def measure_powers(
     shape = region_shape(geometry, values.shape, start)
     result = ExactMoments.identity((prod(shape),))
     for groups, rows in row_tiles(values, geometry, start):
-        magnitudes = _magnitudes(rows)
-        if p != 1:
-            with np.errstate(over="ignore", under="ignore"):
-                magnitudes = magnitudes.astype(np.float64) ** p
-        result = result.store(groups, result[groups].merge(row_moments(magnitudes)))
+        powers = _magnitudes(rows) if p == 1 else _powers(rows, p)
+        result = result.store(groups, result[groups].merge(row_moments(powers)))
     return result.reshape(shape)
+
+
+def _powers(rows: np.ndarray, p: float) -> np.ndarray:
+    wide = rows.astype(np.float64)
+    np.abs(wide, out=wide)
+    with np.errstate(over="ignore", under="ignore"):
+        return np.power(wide, p, out=wide)
 
 
 def _magnitudes(rows: np.ndarray) -> np.ndarray:
