@@ -101,7 +101,7 @@ def method_cost(spec: NormSpec, geometry: Geometry, merged: bool) -> MethodCost:
         return MethodCost(40, 0, sketch, 17, 2 * MIB, merged)
     if spec.p is not None:
         sums = exact_bytes(np.dtype(np.float64)) if needs_powers(spec.p) else 0
-        return MethodCost(8, sums, worker=4 * MIB if sums else 0)
+        return MethodCost(8, sums, worker=5 * MIB if sums else 0)
     return PLAIN
 
 

@@ -155,7 +155,7 @@ def test_extremes_give_the_same_bits(cluster, tmp_path, method, mode):
 def test_quantiles_and_norms_give_the_same_bits(cluster, tmp_path, method, mode):
     pytest.importorskip("datasketches")
     name = store(tmp_path, "x", X, "zarr3", CHUNKS)
-    options = {"layout": "NCHW", "mode": mode, "memory": "16MiB", **method}
+    options = {"layout": "NCHW", "mode": mode, "memory": "64MiB", **method}
     normcli.apply(name, tmp_path / "here.npy", workers=2, **options)
     normcli.apply(name, tmp_path / "there.npy", scheduler_file=cluster, **options)
     assert (tmp_path / "here.npy").read_bytes() == (tmp_path / "there.npy").read_bytes()

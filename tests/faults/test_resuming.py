@@ -75,8 +75,8 @@ def test_a_range_is_continued_and_another_range_is_not(forks: Forks, inputs, tmp
     [
         ("batch", "8900KiB", ("--method", "robust", "--quantiles", "10,90")),
         ("instance", "6200KiB", ("--method", "robust")),
-        ("instance", "6200KiB", ("--method", "lp", "--p", "3")),
-        ("batch", "6200KiB", ("--method", "lp", "--p", "1")),
+        ("instance", "9300KiB", ("--method", "lp", "--p", "3")),
+        ("batch", "9300KiB", ("--method", "lp", "--p", "1")),
     ],
 )
 @pytest.mark.parametrize("command", ["fit", "apply"])
