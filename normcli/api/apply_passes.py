@@ -20,7 +20,8 @@ from normcli.api.preparing import (
 )
 from normcli.api.sidecars import StoredSidecar
 from normcli.api.warnings import warn_of
-from normcli.arrays.access import StoredPart
+from normcli.arrays.access import ArraySource, StoredPart
+from normcli.arrays.kept import KeepingSource, KeptBlocks, KeptSource
 from normcli.arrays.manifest import Manifest, draft_manifest, manifest_path
 from normcli.bundles.statistics_file import draft_statistics
 from normcli.domain.moments import Moments
@@ -55,6 +56,7 @@ class ApplyPasses:
         self._stored: StoredSidecar | None = None
         self._place: RunPlace | None = None
         self._drafts: list[Draft] = []
+        self._blocks: KeptBlocks = {}
 
     def run(self, stack: ExitStack, place: RunPlace | None) -> Report:
         """Carry out the plan; give output and sidecar their names when both are complete."""
@@ -178,8 +180,11 @@ class ApplyPasses:
         setup = self.setup
         work = self.runner.plan.passes[0]
         walk = Walk(work.grid, setup.geometry.kept)
+        source: ArraySource = setup.source
+        if self.runner.plan.kept_memory:
+            source = KeepingSource(source, self._blocks)
         kernel = self.runner.plan.kernel
-        job = MeasureJob(setup.source, setup.geometry, walk, kernel, spec=setup.spec)
+        job = MeasureJob(source, setup.geometry, walk, kernel, spec=setup.spec)
         self.runner.measure(work, job, collector)
 
     def _apply(self, tables: NormalizerTables | None, collector: Collector | None) -> Written:
@@ -187,8 +192,11 @@ class ApplyPasses:
         work = self.runner.plan.passes[-1]
         # Blocks that are measured on the way hold whole groups: each is a region of its own.
         walk = Walk(work.grid, setup.geometry.kept if tables is None else ())
+        source: ArraySource = setup.source
+        if self.runner.plan.kept_memory:
+            source = KeptSource(source, self._blocks)
         job = ApplyJob(
-            setup.source,
+            source,
             setup.sink,
             "",
             setup.dtype,

@@ -218,7 +218,7 @@ class ApplySetup:
                 "--epsilon 0 is exact; --epsilon E takes the responsibility for E.",
             )
 
-    def plan(self, given: Resources, kernel: str) -> Plan:
+    def plan(self, given: Resources, kernel: str, may_keep: bool) -> Plan:
         """Return what will be read and written, in which blocks."""
         info = self.source.info
         plan = plan_apply(
@@ -232,6 +232,7 @@ class ApplySetup:
             per_dataset=self.spec.per_dataset,
             affine_bytes=self.applied.nbytes,
             method=method_cost(self.spec, self.geometry, merged=False),
+            may_keep=may_keep,
         )
         require_sketches(self.spec, self.geometry, plan.passes[0], merged=False)
         return plan

@@ -74,8 +74,9 @@ def apply_array(
         scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
         scheduler.accept([input_name], output if place else None, source, setup.sink)
         given = resources(run, scheduler, observer)
+        kernel, local = kernel_for(source.info.nbytes, scheduler), not scheduler.distributed
         if run.dry_run or place is None:
-            plan = setup.plan(given, kernel_for(source.info.nbytes, scheduler))
+            plan = setup.plan(given, kernel, local)
             observer.planned(plan)
             if run.dry_run:
                 return ApplyOutcome(plan, None)
@@ -91,7 +92,7 @@ def apply_array(
                 assert journal.plan is not None
                 return ApplyOutcome(journal.plan, found)
         again = place.plan_again(given)
-        plan = again or setup.plan(given, kernel_for(source.info.nbytes, scheduler))
+        plan = again or setup.plan(given, kernel, local)
         observer.planned(plan)
         applying = ApplyPasses(setup, Runner(plan, scheduler, observer, journal), begin)
         return ApplyOutcome(plan, applying.run(stack, place))

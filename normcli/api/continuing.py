@@ -154,6 +154,8 @@ class RunPlace:
         plan = self._journal.plan if self._journal is not None else None
         if plan is None:
             return None
+        # What that run kept in memory went with it.
+        plan = replace(plan, kept_memory=0)
         for workers in (resources.workers, min(plan.workers, resources.workers), 1):
             fitting = replace(plan, workers=workers, memory_budget=resources.memory)
             if fitting.peak_memory <= resources.memory or self._run.memory is None:

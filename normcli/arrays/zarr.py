@@ -25,10 +25,10 @@ from normcli.arrays.zarr_describe import (
     describe,
 )
 from normcli.arrays.zarr_documents import DOCUMENTS
+from normcli.arrays.zarr_files import files_below
 from normcli.arrays.zarr_frames import BoundedFrames
 from normcli.arrays.zarr_listing import list_store
 from normcli.arrays.zarr_open import (
-    files_below,
     open_checked,
     unreadable,
 )
@@ -105,16 +105,16 @@ class ZarrSource:
         folder = self._path / self._inner
         digest = hashlib.sha256()
         size, mtime = 0, 0
-        for file in files_below(folder):
-            try:
-                status = file.stat()
-                if file.name in DOCUMENTS and file.parent == folder:
-                    digest.update(file.read_bytes())
-            except OSError as error:
-                raise read_error(str(file), error) from error
-            digest.update(f"{file.relative_to(folder)}:{status.st_size}\n".encode())
-            size += status.st_size
-            mtime = max(mtime, status.st_mtime_ns)
+        try:
+            for key, entry in files_below(folder):
+                status = entry.stat()
+                if key in DOCUMENTS:
+                    digest.update(Path(entry.path).read_bytes())
+                digest.update(f"{key}:{status.st_size}\n".encode())
+                size += status.st_size
+                mtime = max(mtime, status.st_mtime_ns)
+        except OSError as error:
+            raise read_error(error.filename or self.name, error) from error
         return (
             {
                 "path": str(self._path.absolute()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import zarr
@@ -17,6 +16,7 @@ from normcli.arrays.zarr_describe import (
     describe,
 )
 from normcli.arrays.zarr_documents import DOCUMENTS, ArrayDocument, is_array, read_document
+from normcli.arrays.zarr_files import files_below
 from normcli.arrays.zarr_links import require_inside
 from normcli.arrays.zarr_store import CheckedStore
 from normcli.errors import InputError, NormcliError
@@ -119,16 +119,12 @@ def _choices(path: Path) -> str | None:
     return f"It holds {', '.join(names[:20])}." if names else "It holds no array."
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield every file of a folder, in the same order each time."""
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            yield Path(parent, name)
-
-
 def _stored_bytes(folder: Path) -> int:
-    return sum(file.lstat().st_size for file in files_below(folder) if file.name not in DOCUMENTS)
+    return sum(
+        entry.stat(follow_symlinks=False).st_size
+        for _, entry in files_below(folder)
+        if entry.name not in DOCUMENTS
+    )
 
 
 def unreadable(name: str, error: Exception) -> InputError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from normcli.arrays.checksums import part_checksum
 from normcli.arrays.drafts import Contents, DraftedSink
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.zarr_documents import DOCUMENTS
+from normcli.arrays.zarr_files import files_below
 from normcli.arrays.zarr_layout import (
     create_array,
     settings_of,
 )
 from normcli.arrays.zarr_open import ROOT_ATTR
 from normcli.arrays.zarr_writer import PARTIAL, BlockWriter
-from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import is_bfloat16
 from normcli.domain.grid import Block, Grid
 from normcli.errors import OutputError, UsageError
@@ -117,18 +117,28 @@ class ZarrSink(DraftedSink):
         """See that every chunk is there, make the store durable, and return its metadata."""
         self.close()
         root = self._draft.path
+        documents: list[StoredPart] = []
+        loose: list[str] = []
+        chunks = dict.fromkeys(self.arrays, 0)
         try:
-            self._remove_partial()
             if not self._is_laid_out():
                 raise self._torn("its metadata have changed")
-            for key, info in self.arrays.items():
-                self._require_chunks(root / self._paths[key], info)
-            documents = [_document(root, file) for file in _files(root) if file.name in DOCUMENTS]
+            # Once for all, since a million chunks take a while to list.
+            for key, entry in files_below(root):
+                if entry.name.endswith(PARTIAL):
+                    os.unlink(entry.path)
+                    continue
+                if entry.name in DOCUMENTS:
+                    documents.append(_document(key, entry.path))
+                else:
+                    self._count(key, chunks)
+                # 128 chunks that were durable already took 70 ms to sync again.
+                if key not in self._durable:
+                    loose.append(key)
+            self._require_chunks(chunks)
         except Exception as error:  # zarr raises nearly anything
             raise self._failed(error) from error
-        keys = [file.relative_to(root).as_posix() for file in _files(root)]
-        # 128 chunks that were durable already took 70 ms to sync again.
-        self._sync([key for key in keys if key not in self._durable])
+        self._sync(loose)
         return tuple(documents)
 
     def close(self) -> None:
@@ -158,17 +168,23 @@ class ZarrSink(DraftedSink):
                 return False
         return True
 
-    def _require_chunks(self, folder: Path, info: ArrayInfo) -> None:
-        wanted = len(Grid(info.shape, tuple(max(1, n) for n in info.write_unit or info.shape)))
-        found = sum(file.name not in DOCUMENTS for file in _files(folder))
-        if found != wanted:
-            raise self._torn(f"{folder.name} has {found} of {wanted} chunks")
+    def _count(self, key: str, chunks: dict[str, int]) -> None:
+        """Count a file of chunks for the arrays in whose folders it is."""
+        for name, inner in self._paths.items():
+            chunks[name] += not inner or key.startswith(f"{inner}/")
+
+    def _require_chunks(self, found: Mapping[str, int]) -> None:
+        for name, info in self.arrays.items():
+            wanted = len(Grid(info.shape, tuple(max(1, n) for n in info.write_unit or info.shape)))
+            if found[name] != wanted:
+                folder = (self._draft.path / self._paths[name]).name
+                raise self._torn(f"{folder} has {found[name]} of {wanted} chunks")
 
     def _remove_partial(self) -> None:
         # zarr leaves these where it is killed between writing a chunk and renaming it.
-        for file in _files(self._draft.path):
-            if file.name.endswith(PARTIAL):
-                file.unlink()
+        for _, entry in files_below(self._draft.path):
+            if entry.name.endswith(PARTIAL):
+                os.unlink(entry.path)
 
 
 def _is_stored(root: Path, part: StoredPart) -> bool:
@@ -177,15 +193,9 @@ def _is_stored(root: Path, part: StoredPart) -> bool:
     return inside and not file.is_symlink() and file.stat().st_size == part.nbytes
 
 
-def _document(root: Path, file: Path) -> StoredPart:
-    data = file.read_bytes()
-    return StoredPart(file.relative_to(root).as_posix(), len(data), part_checksum(data))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            yield Path(parent, name)
+def _document(key: str, path: str) -> StoredPart:
+    data = Path(path).read_bytes()
+    return StoredPart(key, len(data), part_checksum(data))
 
 
 def _forget(writer: BlockWriter) -> None:

@@ -18,9 +18,8 @@ from normcli.arrays.access import StoredPart
 from normcli.arrays.checksums import PartChecksum
 from normcli.arrays.raw_writer import write_checked
 from normcli.arrays.runs import byte_view
-from normcli.arrays.zarr_layout import (
-    CONFIG,
-)
+from normcli.arrays.zarr_calls import call
+from normcli.arrays.zarr_layout import CONFIG
 from normcli.domain.grid import Block
 
 PARTIAL = ".partial"
@@ -89,8 +88,8 @@ class BlockWriter:
         """Write a block; each write has a store of its own, and so its own parts."""
         store = _RecordingStore(self._root, self._append)
         place = StorePath(store, self._path)
-        array = zarr.Array(zarr.AsyncArray(self._metadata, place, CONFIG))
-        array[block.slices] = values
+        array: Any = zarr.AsyncArray(self._metadata, place, CONFIG)
+        call(array.setitem(block.slices, values))
         return store.parts
 
 

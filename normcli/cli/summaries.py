@@ -28,17 +28,19 @@ def plan_rows(plan: Plan) -> Iterable[tuple[str, str]]:
     yield "passes", f"{len(plan.passes)} ({plan.reason})"
     for number, work in enumerate(plan.passes, start=1):
         shape = "x".join(map(str, work.grid.block_shape)) or "1"
+        taken = "from memory" if plan.kept_memory and number > 1 else "read"
         yield (
             f"pass {number}",
             f"{VERBS[work.kind]}: {counted(len(work.grid), 'block')} of {shape} ({work.reason}), "
-            f"{size(work.bytes_read)} read, {size(work.bytes_written)} written",
+            f"{size(work.bytes_read)} {taken}, {size(work.bytes_written)} written",
         )
     if not plan.passes:
         return
+    kept = f", {size(plan.kept_memory)} decoded once for both passes" if plan.kept_memory else ""
     yield (
         "memory",
         f"peak {size(plan.peak_memory)} of {size(plan.memory_budget)} "
-        f"({counted(plan.workers, 'worker')}, statistics {size(plan.statistics_memory)})",
+        f"({counted(plan.workers, 'worker')}, statistics {size(plan.statistics_memory)}{kept})",
     )
     yield "kernels", plan.kernel
 
@@ -62,6 +64,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "workers": plan.workers,
         "memory_budget": plan.memory_budget,
         "statistics_memory": plan.statistics_memory,
+        "kept_memory": plan.kept_memory,
         "peak_memory": plan.peak_memory,
         "bytes_read": plan.bytes_read,
         "bytes_written": plan.bytes_written,

@@ -311,7 +311,8 @@ def put_sums(
 
 
 @jit(LANES, inline=True)
-def _add(g: int, e: int, found: Any, sums: Any) -> None:
+def add_sums(g: int, e: int, found: Any, sums: Any) -> None:
+    """Add what a pass found of elements below 2**e to group g."""
     put_sums(
         g, e, units(found[0], 1), units(found[1], 2), units(found[2], 1), units(found[3], 2),
         units(found[4], 3), units(found[5], 4), sums,
@@ -402,7 +403,7 @@ def _add_tile(tile: Any, g: Any, sums: Any) -> Callable[..., Any]:
         if kind == MANY_PASSES:
             _add_bands(tile, tile.view(integer), mask, infinity, g, sums)
         else:
-            _add(g, e, (s, t, a, b, c, d), sums)
+            add_sums(g, e, (s, t, a, b, c, d), sums)
 
     return of_type
 
@@ -441,7 +442,7 @@ def _add_bands(tile: Any, keys: Any, mask: int, below: int, g: int, sums: Any) -
             return
         e = power_above(top, mantissa, bias, lowest)
         floor = floor_of(e, mantissa, bias, reach, lowest)
-        _add(g, e, band(tile, e, floor, below), sums)
+        add_sums(g, e, band(tile, e, floor, below), sums)
         if floor == 0:
             return
         below = floor

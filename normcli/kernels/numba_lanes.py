@@ -21,6 +21,12 @@ SIDE = 16
 # 32 no less.
 ROWS = 16
 
+# Rows ahead of which a cache line is asked for, into the L2 cache. Lines of one column lie a row
+# apart, which the processor does not foresee: without asking, one core read 64 lanes of memory at
+# 5 to 9 GB/s, 16 rows ahead at 11 to 14, 32 and 48 ahead at 14 to 15. Asked for into the L1 cache
+# they drive each other out of it (9 to 11).
+AHEAD = 32
+
 _DOUBLES = ir.VectorType(ir.DoubleType(), SIDE)
 _SINGLES = ir.VectorType(ir.FloatType(), SIDE)
 _WORDS = ir.VectorType(ir.IntType(32), SIDE)
@@ -55,6 +61,12 @@ def _add(
         muladd = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(_DOUBLES, [_DOUBLES] * 3), f"llvm.fmuladd.v{SIDE}f64"
         )
+        word, address = ir.IntType(32), ir.IntType(8).as_pointer()
+        fetch = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [address, word, word, word]),
+            "llvm.prefetch.p0",
+        )
         turned = constant(1 << 31)
         anchor = builder.load(place(sums, where[0], _DOUBLES), align=8)
         held = [place(sums, i, _DOUBLES) for i in where[1:4]]
@@ -76,6 +88,9 @@ def _add(
             now.append(phi)
         index = builder.add(first, builder.mul(row, step))
         element = builder.load(place(data, index, _SINGLES), align=4)
+        later = builder.gep(data, [builder.add(index, builder.mul(step, step.type(AHEAD)))])
+        # A read, of a line that is kept for a while, as data.
+        builder.call(fetch, [builder.bitcast(later, address), word(0), word(2), word(1)])
         key = builder.bitcast(element, _WORDS)
         x = builder.fpext(element, _DOUBLES)
         high = builder.fsub(builder.call(muladd, [x, x, anchor]), anchor)

@@ -12,6 +12,7 @@ from numba import types
 from numba.extending import overload
 
 from normcli.kernels.numba_floats import TILE, add_tile
+from normcli.kernels.numba_halves import DIRECT, FLOAT16, add_halves
 from normcli.kernels.numba_integers import add_integers
 from normcli.kernels.numba_jit import LANES, jit
 from normcli.kernels.numba_widen import load
@@ -34,6 +35,17 @@ def _add_part(
             add_integers(flat[first:last], g, sums)
 
         return integers
+
+    if isinstance(half, types.Integer) and DIRECT:
+
+        def halves(
+            flat: Any, first: Any, last: Any, half: Any, scratch: Any, g: Any, sums: Any
+        ) -> None:
+            if half != FLOAT16 or not add_halves(flat[first:last], g, sums):
+                tile, _ = load(flat, first, last, half, scratch)
+                add_tile(tile, g, sums)
+
+        return halves
 
     def floats(
         flat: Any, first: Any, last: Any, half: Any, scratch: Any, g: Any, sums: Any

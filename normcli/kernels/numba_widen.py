@@ -113,7 +113,7 @@ F16C = _converts_halves()
 
 
 @intrinsic
-def _float_of(typing: Any, half: Any) -> Any:
+def float_of_half(typing: Any, half: Any) -> Any:
     """Return the bits of a float16 as a float32, by the processor."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -145,7 +145,7 @@ def widen(halves: Any, mantissa: int, out: Any) -> None:
 def widen_by_processor(halves: Any, out: Any) -> None:
     """Convert the bits of float16; only where `F16C` says so."""
     for i in range(halves.size):
-        out[i] = _float_of(halves[i])  # type: ignore[call-arg]
+        out[i] = float_of_half(halves[i])  # type: ignore[call-arg]
 
 
 @jit(LANES)

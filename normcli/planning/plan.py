@@ -20,7 +20,7 @@ class Pass:
     block_memory : int
         Bytes that one block costs while a worker holds it.
     bytes_read, bytes_written : int
-        Decoded bytes over the whole pass.
+        Decoded bytes over the whole pass, from storage or kept.
     reason : str
         Why the blocks are as they are, in words.
     """
@@ -51,6 +51,8 @@ class Plan:
         Which loops touch the elements.
     reason : str
         Why there are so many passes.
+    kept_memory : int
+        Bytes of decoded blocks that stay from the first pass to the second.
     """
 
     passes: tuple[Pass, ...]
@@ -59,17 +61,18 @@ class Plan:
     statistics_memory: int
     kernel: str
     reason: str
+    kept_memory: int = 0
 
     @property
     def peak_memory(self) -> int:
         """Most bytes held at once; never more than the budget."""
         dearest = max((p.block_memory for p in self.passes), default=0)
-        return self.statistics_memory + self.workers * dearest
+        return self.statistics_memory + self.workers * dearest + self.kept_memory
 
     @property
     def bytes_read(self) -> int:
-        """Decoded bytes read over all passes."""
-        return sum(p.bytes_read for p in self.passes)
+        """Decoded bytes read over all passes, but for those that were kept."""
+        return sum(p.bytes_read for p in self.passes) - self.kept_memory
 
     @property
     def bytes_written(self) -> int:

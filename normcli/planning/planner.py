@@ -152,6 +152,7 @@ def plan_apply(
     per_dataset: bool,
     affine_bytes: int = 0,
     method: MethodCost = PLAIN,
+    may_keep: bool = False,
 ) -> Plan:
     """Return the plan of an apply.
 
@@ -172,6 +173,9 @@ def plan_apply(
         Bytes of scale and bias.
     method : MethodCost
         What the method takes beside moments.
+    may_keep : bool
+        Whether the tasks share their memory, so that chunks which fit the budget whole may be
+        decoded once for two passes.
 
     Raises
     ------
@@ -207,7 +211,12 @@ def plan_apply(
         available = resources.memory - held
         measuring = PassPlanner(source, geometry, available, method=method).measure()
     passes = (measuring, PassPlanner(source, geometry, available, sink, method).apply())
-    return _plan(passes, source, resources, held, kernel, f"two passes: {why}", in_order)
+    plan = _plan(passes, source, resources, held, kernel, f"two passes: {why}", in_order)
+    same = passes[0].grid == passes[1].grid
+    room = resources.memory - plan.peak_memory
+    if may_keep and source.chunks and same and source.nbytes <= room:
+        return replace(plan, kept_memory=source.nbytes)
+    return plan
 
 
 def _plan(

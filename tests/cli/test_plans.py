@@ -21,7 +21,8 @@ def test_a_dry_run_tells_all_and_writes_nothing(folder: Path):
         r"pass 1   measuring: \d+ blocks? of [\dx]+ \(.+\), 192 KiB read, 0 B written", text
     )
     assert re.search(
-        r"pass 2   normalizing: \d+ blocks? of [\dx]+ \(.+\), 192 KiB read, 768 KiB written", text
+        r"pass 2   normalizing: \d+ blocks? of [\dx]+ \(.+\), 192 KiB from memory, 768 KiB written",
+        text,
     )
     assert re.search(r"memory   peak [\d.]+ [KM]iB of [\d.]+ [KMGT]iB \(\d+ workers?, stat", text)
     assert re.search(r"kernels  (numpy|numba)", text)

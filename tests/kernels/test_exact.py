@@ -258,3 +258,21 @@ def test_any_partition_in_any_order_gives_the_truth(vector, data):
         identical(kernels(name).finish(found[0]), want)
     identical(found[0].merge(ExactMoments.identity(())).finish(), want)
     identical(ExactMoments.identity(()).merge(found[0]).finish(), want)
+
+
+@pytest.mark.parametrize("part", ["all", "positive", "negative", "subnormal", "zeros"])
+def test_finite_float16_of_every_magnitude(kernel, part):
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    values = bits.view(np.float16)
+    chosen = {
+        "all": np.isfinite(values),
+        "positive": np.isfinite(values) & (values > 0),
+        "negative": np.isfinite(values) & (values < 0),
+        "subnormal": np.abs(values) < np.finfo(np.float16).smallest_normal,
+        "zeros": values == 0,
+    }[part]
+    values = np.repeat(values[chosen], 5 if part != "zeros" else 1500)
+    np.random.default_rng(1).shuffle(values)
+    whole = geometry(values.shape, ())
+    found = measure(kernel, values, whole, (0,))
+    identical(found, exact_moments(values, whole, (0,)))
