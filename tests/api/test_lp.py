@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,6 +268,19 @@ def test_every_sidecar_keeps_all(tmp_path, kind, p):
     assert said == ("inf" if np.isinf(p) else p)
     assert call("verify", str(path)).code == 0
     assert call("check", str(path), name).code == 0
+
+
+@pytest.mark.parametrize("p", [1.0, np.inf])
+def test_the_schema_and_the_python_face(tmp_path, p):
+    jsonschema = pytest.importorskip("jsonschema")
+    path = tmp_path / "s.json"
+    fitted = normcli.fit(store(tmp_path, "x", X), path, layout="NCHW", method="lp", p=p)
+    folder = Path(normcli.__file__).parents[1]
+    schema = json.loads((folder / "docs" / "statistics.schema.json").read_text())
+    jsonschema.validate(json.loads(path.read_text()), schema)
+    np.testing.assert_array_equal(fitted.norm, norms(fitted))
+    with pytest.raises(UsageError, match="method lp hold no such numbers"):
+        fitted.center  # noqa: B018
 
 
 def test_the_policies_of_nan(tmp_path):

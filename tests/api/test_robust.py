@@ -27,6 +27,7 @@ pytest.importorskip("datasketches")
 QUANTILES = [(25.0, 75.0), (10.0, 90.0), (0.0, 100.0), (33.3, 50.0)]
 X = np.random.default_rng(5).normal(-2, 3, (24, 6, 10, 9)).astype("f4")
 CHUNKS = (5, 4, 10, 6)
+SCHEMA = "docs/statistics.schema.json"
 SUFFIXES = (".json", ".npz", ".h5", ".zarr", ".safetensors")
 # Enough elements in each of three channels that no sketch keeps them all.
 LARGE = np.random.default_rng(8).gamma(2.0, 3.0, (60_000, 3)).astype("f4")
@@ -270,6 +271,36 @@ def test_chunks_that_are_not_stored_are_left_out(tmp_path, mode):
         ("lower", "center", "upper"), by_numpy("NCHW", x, mode, (25, 75)), strict=True
     ):
         np.testing.assert_array_equal(getattr(found, name)[kept], want.reshape(found.shape)[kept])
+
+
+def test_the_schema_and_the_python_face(tmp_path):
+    jsonschema = pytest.importorskip("jsonschema")
+    fitted = normcli.fit(
+        store(tmp_path, "x", X), tmp_path / "s.json", layout="NCHW", method="robust"
+    )
+    schema = json.loads((Path(normcli.__file__).parents[1] / SCHEMA).read_text())
+    document = json.loads((tmp_path / "s.json").read_text())
+    jsonschema.validate(document, schema)
+    del document["arrays"]["sketch_sizes"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema)
+    np.testing.assert_array_equal(fitted.center, moments(fitted).center)
+    np.testing.assert_array_equal(fitted.spread, moments(fitted).upper - moments(fitted).lower)
+    with pytest.raises(UsageError, match="method robust hold no such numbers"):
+        fitted.norm  # noqa: B018
+
+
+def test_verify_finds_a_spread_of_other_quantiles(tmp_path):
+    path = tmp_path / "s.json"
+    normcli.fit(store(tmp_path, "x", X), path, layout="NCHW", method="robust")
+    document = json.loads(path.read_text())
+    document["arrays"]["spread"]["data"][2] *= 2
+    path.write_text(json.dumps(document))
+    ended = call("verify", str(path))
+    assert ended.code != 0
+    assert "the spread is not upper - lower in 1 of 6 groups" in " ".join(
+        (ended.err + ended.text).split()
+    )
 
 
 @pytest.mark.parametrize("kind", SUFFIXES)
