@@ -17,6 +17,7 @@ from normcli.planning.memory import (
     SKETCH_COPIES,
     TABLE_BYTES,
     TILE_BYTES,
+    WAITING_COPIES,
     MethodCost,
     exact_bytes,
     read_cost,
@@ -135,7 +136,9 @@ class PassPlanner:
             cost += groups * EXACT_COPIES * (exact_bytes(self.source.dtype) + self.method.sums)
             cost += self.method.worker
             if self._in_pieces(block):
-                cost += groups * SKETCH_COPIES * self.method.sketch
+                # Groups that are not kept let go of their sketches with the last of their blocks.
+                waiting = 0 if self.method.merged else WAITING_COPIES
+                cost += groups * (SKETCH_COPIES + waiting) * self.method.sketch
             else:
                 cost += prod(block) * self.method.element
         if self.sink is None:

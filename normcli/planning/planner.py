@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.geometry import Geometry
@@ -87,10 +86,8 @@ def plan_fit(
     """
     held = _statistics_memory(groups_held, method) + cache_cost(source)
     held += _sums_memory(sums_held, source, method)
+    held += _kept_sketches(geometry, resources, method)
     passes = PassPlanner(source, geometry, resources.memory - held, method=method)
-    if method.sketch:
-        held += _waiting_sketches(passes.measure(), geometry, resources, method)
-        passes = PassPlanner(source, geometry, resources.memory - held, method=method)
     if moving_axis is not None:
         measure = passes.moving(moving_axis)
         reason = "one pass: batches are measured whole and folded in order"
@@ -127,9 +124,7 @@ def plan_part(
         When one block does not fit the budget.
     """
     held = _statistics_memory(groups_held, method) + _sums_memory(groups_held, source, method)
-    if method.sketch:
-        whole = PassPlanner(source, geometry, resources.memory - held, method=method)
-        held += _waiting_sketches(whole.measure(), geometry, resources, method)
+    held += _kept_sketches(geometry, resources, method)
     passes = []
     for box in boxes:
         info = replace(source, shape=box.shape)
@@ -205,12 +200,10 @@ def plan_apply(
             f"Two passes are needed, because {why}, but a pipe can be read only once.",
             f"Fit first and pass --stats, or write the input to a file{remedy}.",
         )
-    measuring = PassPlanner(source, geometry, available, method=method).measure()
-    if method.sketch:
-        held += _waiting_sketches(measuring, geometry, resources, method)
-        available = resources.memory - held
-        measuring = PassPlanner(source, geometry, available, method=method).measure()
-    passes = (measuring, PassPlanner(source, geometry, available, sink, method).apply())
+    passes = (
+        PassPlanner(source, geometry, available, method=method).measure(),
+        writing.apply(),
+    )
     plan = _plan(passes, source, resources, held, kernel, f"two passes: {why}", in_order)
     same = passes[0].grid == passes[1].grid
     room = resources.memory - plan.peak_memory
@@ -259,34 +252,27 @@ def _sums_memory(groups: int, source: ArrayInfo, method: MethodCost) -> int:
     return groups * KEPT_COPIES * (exact_bytes(source.dtype) + method.sums)
 
 
-def _waiting_sketches(
-    work: Pass, geometry: Geometry, resources: Resources, method: MethodCost
-) -> int:
-    """Return the bytes of sketches that wait to be merged, where groups are put together.
+def _kept_sketches(geometry: Geometry, resources: Resources, method: MethodCost) -> int:
+    """Return the bytes of sketches of all groups, where they are kept to be merged.
 
     Raises
     ------
     PlanError
         When they alone are more than the budget.
     """
-    groups = geometry.group_count
     if not method.merged:
-        if all(work.grid.counts[axis] == 1 for axis in geometry.aggregated):
-            return 0  # Each block holds whole groups, whose elements are ordered.
-        # Finished groups let go of their sketches; those of the blocks in flight wait.
-        origin = (0,) * len(geometry.shape)
-        region = geometry.region(origin, work.grid.block_shape)
-        groups = min(groups, prod(s.stop for s in region) * (resources.workers + 1))
-    waiting = groups * method.sketch * WAITING_COPIES
-    if waiting > resources.memory:
+        return 0
+    groups = geometry.group_count
+    kept = groups * method.sketch * WAITING_COPIES
+    if kept > resources.memory:
         raise PlanError(
-            f"Quantiles of {groups} groups need {_size(waiting)}: a sketch takes up to "
+            f"Quantiles of {groups} groups need {_size(kept)}: a sketch takes up to "
             f"{_size(method.sketch)}, and {WAITING_COPIES} of a group wait to be merged; the "
             f"memory budget is {_size(resources.memory)}.",
             "Aggregate more axes, or give more --memory; --method minmax and zscore need no "
             "sketches.",
         )
-    return waiting
+    return kept
 
 
 def _size(nbytes: int) -> str:
