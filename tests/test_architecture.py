@@ -73,12 +73,13 @@ PLACES: dict[str, tuple[str, ...]] = {
     "torch": ("bundles/torch_file.py",),
     "onnx": ("bundles/onnx_*.py",),
     "safetensors": ("bundles/safetensors_file.py",),
+    "datasketches": ("domain/quantile_sketches.py",),
     "ml_dtypes": ("domain/dtypes.py", "bundles/element_types.py"),
 }
 
 # Modules that may import these at the top, because they are themselves imported when needed.
 HEAVY = {"dask", "distributed", "psutil", "rich", "safetensors", "ml_dtypes", "zarrs"}
-HEAVY |= {"torch", "onnx"}
+HEAVY |= {"torch", "onnx", "datasketches"}
 
 
 def _sources() -> dict[str, ast.Module]:

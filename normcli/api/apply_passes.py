@@ -113,7 +113,7 @@ class ApplyPasses:
             return written, counts
         if self._stored is not None:
             return self._passes_by_block(self._stored)
-        held = HeldMoments(setup.geometry.statistics_shape)
+        held = HeldMoments(setup.geometry.statistics_shape, setup.spec.method)
         if self.runner.plan.fused:
             written = self._apply(None, held)
             statistics = self._statistics(held.moments)
@@ -161,7 +161,7 @@ class ApplyPasses:
         warn_of(counts, setup.spec, setup.observer)
         stored.seal(setup.described, provenance())
         if not self.runner.plan.fused:
-            arrays = stored_arrays(str(stored.sink.draft.path))
+            arrays = stored_arrays(str(stored.sink.draft.path), setup.spec.method)
             tables = StoredTables(arrays, setup.spec, setup.described.dtype)
             written = self._apply(tables, None)
         return written, counts
@@ -183,7 +183,8 @@ class ApplyPasses:
         source: ArraySource = setup.source
         if self.runner.plan.kept_memory:
             source = KeepingSource(source, self._blocks)
-        job = MeasureJob(source, setup.geometry, walk, self.runner.plan.kernel)
+        kernel = self.runner.plan.kernel
+        job = MeasureJob(source, setup.geometry, walk, kernel, spec=setup.spec)
         self.runner.measure(work, job, collector)
 
     def _apply(self, tables: NormalizerTables | None, collector: Collector | None) -> Written:

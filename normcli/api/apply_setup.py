@@ -25,6 +25,7 @@ from normcli.api.preparing import (
     input_state,
     new_spec,
     provenance,
+    require_sketches,
     resolve_layout,
 )
 from normcli.api.sidecars import check_sidecar, default_sidecar, refuse_shared
@@ -42,6 +43,7 @@ from normcli.domain.statistics import Statistics, constant_groups
 from normcli.engine.events import Observer
 from normcli.engine.report import damped_groups
 from normcli.errors import DataPolicyError, UsageError
+from normcli.planning.memory import method_cost
 from normcli.planning.plan import Plan
 from normcli.planning.planner import GROUPS_IN_MEMORY, Resources, plan_apply
 from normcli.publishing import refuse_unwritable
@@ -158,7 +160,8 @@ class ApplySetup:
             refuse_unwritable(manifest_path(self.sink.name), run.overwrite)
         if self.sidecar is not None:
             refuse_shared(self.sidecar, [input_name], output)
-            check_sidecar(self.sidecar, run.overwrite, groups, self.by_block)
+            method = self.spec.method
+            check_sidecar(self.sidecar, run.overwrite, groups, self.by_block, method=method)
         if known is not None and known.stored is None:
             self.refuse_damped(known.statistics)
 
@@ -205,7 +208,7 @@ class ApplySetup:
         if self.output == "-":
             return None
         container = parse_path(self.output, "output").container
-        return default_sidecar(str(container), groups)
+        return default_sidecar(str(container), groups, self.spec.method)
 
     def refuse_damped(self, statistics: Statistics) -> None:
         """Refuse an epsilon that nobody asked for, where it would flatten a dataset."""
@@ -229,7 +232,7 @@ class ApplySetup:
     def plan(self, given: Resources, kernel: str, may_keep: bool) -> Plan:
         """Return what will be read and written, in which blocks."""
         info = self.source.info
-        return plan_apply(
+        plan = plan_apply(
             info,
             self.sink_info,
             self.geometry,
@@ -239,8 +242,11 @@ class ApplySetup:
             known=self.known is not None,
             per_dataset=self.spec.per_dataset,
             affine_bytes=self.applied.nbytes,
+            method=method_cost(self.spec, self.geometry, merged=False),
             may_keep=may_keep,
         )
+        require_sketches(self.spec, self.geometry, plan.passes[0], merged=False)
+        return plan
 
     def settings(self) -> dict[str, object]:
         """Return everything that decides the bits of the outcome."""

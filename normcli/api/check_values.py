@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -120,7 +120,7 @@ def _held(statistics: Statistics, estimate: str | None, geometry: Geometry) -> _
 def _stored(known: Known, index: tuple[slice, ...]) -> _Seen:
     assert known.stored is not None
     block = Block(0, tuple(s.start for s in index), tuple(s.stop for s in index))
-    moments = Moments(*(known.stored[f.name].read(block) for f in fields(Moments)))
+    moments = Moments(*(known.stored[name].read(block) for name in Moments.names()))
     pooled = replace(known.statistics, moments=moments).pooled()
     return _seen(moments, *pooled, block.start)
 

@@ -149,9 +149,9 @@ def _export_observations(
                 f"--{name.replace('_', '-')} needs statistics of a dataset; those of mode "
                 f"{spec.mode} belong to each observation."
             )
-    if held.spec.by_extremes:
+    if spec.divides_by:
         raise DataPolicyError(
-            f"{target} has no layer that divides each observation by extremes, as method "
+            f"{target} has no layer that divides each observation by {spec.divides_by}, as method "
             f"{spec.method} does.",
             "Fit with --mode batch, whose statistics become a mean and a variance.",
         )

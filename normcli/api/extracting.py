@@ -19,7 +19,7 @@ from normcli.bundles.statistics_attributes import (
     StatisticsAttributes,
     attributes_from_attrs,
 )
-from normcli.bundles.statistics_file import ARRAY_NAMES
+from normcli.bundles.statistics_file import ARRAY_NAMES, METHOD_NAMES
 from normcli.domain.dtypes import is_bfloat16
 from normcli.errors import InputError, UsageError
 
@@ -36,6 +36,8 @@ _SETTINGS: Mapping[str, Callable[[StatisticsAttributes], Any]] = {
     "mode": lambda a: a.spec.mode,
     "method": lambda a: a.spec.method,
     "range": lambda a: None if a.spec.range is None else list(a.spec.range),
+    "quantiles": lambda a: None if a.spec.quantiles is None else list(a.spec.quantiles),
+    "p": lambda a: a.spec.p,
     "convention": lambda a: a.spec.convention,
     "layout": lambda a: str(a.spec.layout),
     "dimensions": lambda a: None if a.spec.layout.names is None else list(a.spec.layout.names),
@@ -97,9 +99,9 @@ def extract_value(path: str, name: str) -> Any:
     about = attributes_from_attrs(bundle.attrs, path)
     if key in _SETTINGS:
         return _SETTINGS[key](about)
-    if key in ARRAY_NAMES or key == "std":
+    if key in (*ARRAY_NAMES, *METHOD_NAMES) or key == "std":
         raise InputError(f"{path} holds no {key}.", _absence(key))
-    names = (*ARRAY_NAMES, "std", *_SETTINGS)
+    names = (*ARRAY_NAMES, *METHOD_NAMES, "std", *_SETTINGS)
     raise InputError(
         f"Statistics have no value {name!r}.", f"Names: {listed(names, close_to=key)}."
     )
@@ -182,4 +184,7 @@ def _absence(key: str) -> str:
         return f"None was given: an absent {key} is not the same as ones or zeros."
     if key.startswith("moving"):
         return "Moving statistics are kept by fit --momentum M --batch-size B."
+    if key in METHOD_NAMES:
+        kept = "Norms are kept by --method lp." if key == "norm" else ""
+        return kept or "Quantiles are kept by --method robust."
     return "The statistics were supplied as a mean and a variance, or hold moving ones only."

@@ -20,6 +20,7 @@ from normcli.bundles.statistics_file import (
     draft_statistics,
 )
 from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.moment_kinds import Unrounded, plain_sums
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.part import Part
@@ -30,6 +31,7 @@ from normcli.domain.statistics import (
     require_usable,
 )
 from normcli.engine.collectors import HeldMoments, HeldSums, MovingFold
+from normcli.engine.measuring import Measurer
 from normcli.engine.report import Tally, tally
 from normcli.engine.run import Runner
 from normcli.engine.tasks import MeasureJob
@@ -59,9 +61,9 @@ class FitPasses:
         if self.setup.part is not None:
             if runner.journal is not None:
                 runner.journal.begin(runner.plan, lambda done: None)
-            sums = measure_part(runner, self.setup.source, self.setup.geometry, self.setup.spec)
-            moments = kernels(runner.plan.kernel).finish(sums)
-            statistics, counts = self._finish_part(moments, sums, self.setup.part)
+            own = measure_part(runner, self.setup.source, self.setup.geometry, self.setup.spec)
+            moments = self._rounded(runner, own)
+            statistics, counts = self._finish_part(moments, plain_sums(own), self.setup.part)
             return statistics, counts, self._drafts(statistics, place, stack)
         work = runner.plan.passes[0]
         kept = self.setup.measured.kept
@@ -71,8 +73,9 @@ class FitPasses:
             kept = (*(a for a in kept if a == batch), *(a for a in kept if a != batch))
         walk = Walk(work.grid, kept)
         merged = self.setup.exact or self.setup.rule is not None
-        job = MeasureJob(self.setup.source, self.setup.measured, walk, runner.plan.kernel, merged)
-        source = self.setup.described
+        source, spec = self.setup.described, self.setup.spec
+        kernel = runner.plan.kernel
+        job = MeasureJob(self.setup.source, self.setup.measured, walk, kernel, merged, spec)
         if self.setup.by_block:
             assert place is not None
             counts, draft = self._run_by_block(runner, job, source, place)
@@ -80,25 +83,30 @@ class FitPasses:
         if runner.journal is not None:
             runner.journal.begin(runner.plan, lambda done: None)
         moving, exact = None, None
+        sums: Unrounded
         if self.setup.rule is not None:
             fold = self._fold(walk, self.setup.rule)
             runner.measure(work, job, fold)
-            exact, moving = fold.sums, fold.moving
+            sums, moving = fold.sums, fold.moving
         elif self.setup.exact:
-            unrounded = HeldSums(self.setup.geometry.statistics_shape)
+            unrounded = HeldSums(self.setup.geometry.statistics_shape, spec)
             runner.measure(work, job, unrounded)
-            exact = unrounded.sums
+            sums = unrounded.sums
         else:
-            held = HeldMoments(self.setup.geometry.statistics_shape)
+            held = HeldMoments(self.setup.geometry.statistics_shape, spec.method)
             runner.measure(work, job, held)
             moments = held.moments
-        if exact is not None:
-            exact = exact.canonical()
-            moments = kernels(runner.plan.kernel).finish(exact)
+        if merged:
+            sums = sums.canonical()
+            moments, exact = self._rounded(runner, sums), plain_sums(sums)
         statistics, counts = self._finish(
             moments, exact if self.setup.exact else None, moving, source
         )
         return statistics, counts, self._drafts(statistics, place, stack)
+
+    def _rounded(self, runner: Runner, sums: Unrounded) -> Moments:
+        compute = kernels(runner.plan.kernel)
+        return Measurer.of(self.setup.spec, self.setup.geometry, compute).finish(sums)
 
     def _drafts(self, statistics: Statistics, place: RunPlace | None, stack: ExitStack) -> Drafts:
         if self.setup.output is None:

@@ -14,6 +14,7 @@ from normcli.api.preparing import (
     input_state,
     new_spec,
     provenance,
+    require_sketches,
 )
 from normcli.api.sidecars import check_sidecar
 from normcli.api.updating import require_same
@@ -25,12 +26,14 @@ from normcli.bundles.statistics_file import (
 from normcli.domain.geometry import bind
 from normcli.domain.layout import Layout
 from normcli.domain.moving_average import MovingRule
+from normcli.domain.quantile_sketches import sketch_bytes
 from normcli.domain.statistics import (
     Statistics,
     keeps_exact,
 )
 from normcli.engine.events import Observer
 from normcli.errors import DataPolicyError, UsageError
+from normcli.planning.memory import method_cost
 from normcli.planning.parts import part_boxes
 from normcli.planning.plan import Plan
 from normcli.planning.planner import GROUPS_IN_MEMORY, Resources, plan_fit, plan_part
@@ -101,10 +104,10 @@ class FitSetup:
         if earlier is not None:
             path = str(options.update)
             require_same(earlier, self.described, self.spec, self.geometry, path)
-        if self.rule is not None and self.spec.by_extremes:
+        if self.rule is not None and self.spec.divides_by:
             raise UsageError(
                 f"Moving statistics are a mean and a variance; --method {self.spec.method} "
-                "divides by extremes.",
+                f"divides by {self.spec.divides_by}.",
                 "Leave --momentum and --batch-size out.",
             )
         self.measured = self.geometry
@@ -123,7 +126,10 @@ class FitSetup:
         self.exact = self.part is not None or keeps_exact(self.spec, groups)
         if output is not None:
             needed = None if self.part is None else source.info.dtype
-            check_sidecar(output, run.overwrite, groups, self.by_block, needed)
+            method, sketch = self.spec.method, 0
+            if method == "robust":
+                sketch = sketch_bytes(groups, self.geometry.group_size)
+            check_sidecar(output, run.overwrite, groups, self.by_block, needed, method, sketch)
         elif self.by_block and not run.dry_run:
             raise UsageError(
                 f"The statistics of {groups} groups are written by block, so they need an output.",
@@ -134,12 +140,17 @@ class FitSetup:
         """Return what will be read, in which blocks."""
         info = self.source.info
         held = 0 if self.by_block else self.geometry.group_count
-        if self.part is not None:
-            boxes = part_boxes(info, self.part)
-            return plan_part(info, self.geometry, resources, kernel, held, boxes)
+        method = method_cost(self.spec, self.geometry, self.exact)
         moving_axis = self.layout.batch_axis if self.rule is not None else None
         sums = held if self.exact else 0
-        return plan_fit(info, self.measured, resources, kernel, held, moving_axis, sums)
+        if self.part is not None:
+            boxes = part_boxes(info, self.part)
+            plan = plan_part(info, self.geometry, resources, kernel, held, boxes, method)
+        else:
+            plan = plan_fit(info, self.measured, resources, kernel, held, moving_axis, sums, method)
+        if plan.passes:
+            require_sketches(self.spec, self.geometry, plan.passes[0], self.exact)
+        return plan
 
     def settings(self) -> dict[str, object]:
         """Return everything that decides the bits of the outcome."""

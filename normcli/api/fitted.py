@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,11 +15,15 @@ from normcli.bundles.statistics_file import write_statistics
 from normcli.domain.affine import Affine
 from normcli.domain.dtypes import output_dtype, parse_dtype
 from normcli.domain.geometry import bind
+from normcli.domain.norm_moments import NormMoments
 from normcli.domain.normalizers import fitted_normalizer
+from normcli.domain.quantile_moments import QuantileMoments
 from normcli.domain.statistics import Statistics, require_whole
 from normcli.domain.transform import Normalizer, backward, forward
 from normcli.errors import UsageError
 from normcli.kernels.select import choose, kernels
+
+K = TypeVar("K", QuantileMoments, NormMoments)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,48 @@ class FittedStatistics:
     def moving_variance(self) -> np.ndarray | None:
         """Moving variance of each group, where the fit kept one."""
         return None if self.statistics.moving is None else self.statistics.moving.variance
+
+    @property
+    def center(self) -> np.ndarray:
+        """Median of each group, float64, with the method ``robust``.
+
+        Raises
+        ------
+        UsageError
+            With any other method.
+        """
+        return self._of(QuantileMoments).center
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Upper less lower quantile of each group, float64, with the method ``robust``.
+
+        Raises
+        ------
+        UsageError
+            With any other method.
+        """
+        return self._of(QuantileMoments).spread
+
+    @property
+    def norm(self) -> np.ndarray:
+        """Norm of each group, float64, with the method ``lp``.
+
+        Raises
+        ------
+        UsageError
+            With any other method.
+        """
+        return self._of(NormMoments).norm
+
+    def _of(self, kind: type[K]) -> K:
+        moments = self.statistics.moments
+        if not isinstance(moments, kind):
+            raise UsageError(
+                f"Statistics of method {self.statistics.spec.method} hold no such numbers.",
+                "Fit with --method robust or lp.",
+            )
+        return moments
 
     def normalize(
         self, values: np.ndarray, *, estimate: str | None = None, dtype: str | None = None

@@ -15,8 +15,11 @@ from normcli.arrays.paths import SUFFIXES, parse_path
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.exact_sums import EXACT_NAMES
 from normcli.bundles.formats import CHECKPOINTS, read_bundle, split_path
+from normcli.bundles.sketch_arrays import SKETCH_NAMES
 from normcli.bundles.statistics_attributes import SCHEMA
 from normcli.bundles.statistics_file import statistics_from_bundle
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.quantile_moments import QuantileMoments
 from normcli.errors import InputError
 
 _BUNDLES = (".json", ".safetensors", ".npz", ".h5", ".hdf5", ".zarr", *CHECKPOINTS)
@@ -133,16 +136,13 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
     facts = {
         "kind": "fitted statistics",
         "mode": f"{spec.mode}, method {spec.method}"
-        + (f" to {spec.range[0]:g}, {spec.range[1]:g}" if spec.range is not None else "")
+        + _particulars(spec)
         + (f", convention {spec.convention}" if spec.convention else ""),
         "layout": f"{spec.layout} ({', '.join(names)})",
         "aggregated axes": axes(spec.aggregated),
         "kept axes": axes(spec.kept),
         "scale axes": axes(spec.scale_axes),
-        "epsilon": (
-            "none" if spec.by_extremes else f"{spec.epsilon:g} ({spec.placement}), ddof {spec.ddof}"
-        )
-        + f", non-finite: {spec.nonfinite}",
+        "epsilon": f"{_epsilon(spec)}, non-finite: {spec.nonfinite}",
         "source": f"shape {source.shape}, {source.dtype}",
     }
     for given in source.inputs:
@@ -160,12 +160,36 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
         )
     if statistics.exact is not None:
         facts["exact sums"] = "kept; merge and --update round once"
+    if isinstance(statistics.moments, QuantileMoments):
+        facts["rank error"] = _rank_error(statistics.moments)
     for name, value in statistics.provenance.items():
         facts[name] = str(value)
     details = {**bundle.attrs, "exact_sums": statistics.exact is not None}
-    # The limbs of sums are no numbers that anybody could read.
-    shown = {name: a for name, a in bundle.arrays.items() if name not in EXACT_NAMES}
+    # The limbs of sums and the bytes of sketches are no numbers that anybody could read.
+    hidden = (*EXACT_NAMES, *SKETCH_NAMES)
+    shown = {name: a for name, a in bundle.arrays.items() if name not in hidden}
     return Inspection(text, "statistics", facts, details, _bundle_arrays(Bundle(shown)))
+
+
+def _particulars(spec: NormSpec) -> str:
+    """Return what a method was told, in words."""
+    if spec.range is not None:
+        return f" to {spec.range[0]:g}, {spec.range[1]:g}"
+    if spec.quantiles is not None:
+        return f" by the quantiles {spec.quantiles[0]:g}, {spec.quantiles[1]:g}"
+    return "" if spec.p is None else f" of p {spec.p:g}"
+
+
+def _epsilon(spec: NormSpec) -> str:
+    if spec.p is not None:
+        return f"norms of {spec.epsilon:g} at least"
+    return "none" if spec.divides_by else f"{spec.epsilon:g} ({spec.placement}), ddof {spec.ddof}"
+
+
+def _rank_error(moments: QuantileMoments) -> str:
+    worst = float(moments.rank_error.max(initial=0))
+    told = f"{worst:.2g} of the elements at most, with 99 % confidence" if worst else "none: exact"
+    return told + ("; sketches kept to be merged" if moments.sketches is not None else "")
 
 
 def _parameters(text: str, bundle: Bundle) -> Inspection:

@@ -94,6 +94,11 @@ class LearnSetup:
             require_fit(known, self.geometry, source.name)
         elif options.estimate is not None:
             raise UsageError("--estimate chooses among the statistics of --stats; give --stats.")
+        elif self.spec.method in ("robust", "lp"):
+            raise UsageError(
+                f"learn does not measure what --method {self.spec.method} divides by.",
+                f"Fit first: normcli fit INPUT --method {self.spec.method} -o STATS, then --stats.",
+            )
         elif self.spec.ddof and self.geometry.group_size == 1:
             raise DataPolicyError(
                 f"Each group of {source.name} has one element, whose variance with divisor "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from normcli.bundles.statistics_file import (
     read_statistics_header,
     write_statistics,
 )
-from normcli.domain.moments import Moments
+from normcli.domain.moment_kinds import moments_from
 from normcli.domain.statistics import (
     Statistics,
     require_usable,
@@ -104,7 +104,8 @@ def merge_statistics(
     counts = tally(merged.moments, spec, dtype)
     warn_of(counts, spec, observer)
     if output is not None and not dry_run:
-        check_sidecar(output, overwrite, int(merged.moments.count.size))
+        groups = int(merged.moments.count.size)
+        check_sidecar(output, overwrite, groups, method=spec.method)
         write_statistics(output, merged, overwrite)
     report = Report(
         command="merge",
@@ -154,11 +155,12 @@ def _union(whole: Sequence[Named]) -> Statistics:
         # Statistics of observations: those of the next input follow.
         axis = spec.kept.index(batch)
         everything = [moments_of(named.loaded())[0] for named in whole]
-        moments = Moments(
-            *(
-                np.concatenate([getattr(part, f.name) for part in everything], axis)
-                for f in fields(Moments)
-            )
+        moments = moments_from(
+            spec,
+            {
+                name: np.concatenate([getattr(part, name) for part in everything], axis)
+                for name in everything[0].names()
+            },
         )
         union = replace(first, moments=moments, exact=None)
     shape = list(first.source.shape)

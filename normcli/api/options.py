@@ -59,10 +59,14 @@ class NormOptions:
         Number of groups of channels.
     group_axis : str, optional
         The axis that groups divide, in place of C.
-    method : {"zscore", "rms", "center", "std", "minmax", "maxabs"}, optional
+    method : {"zscore", "rms", "center", "std", "minmax", "maxabs", "robust", "lp"}, optional
         What is subtracted and divided by.
     range : tuple of float, optional
         What minimum and maximum become with the method ``minmax``; 0 and 1.
+    quantiles : tuple of float, optional
+        Percentages between which the method ``robust`` takes the spread; 25 and 75.
+    p : float, optional
+        The norm that the method ``lp`` divides by, 1 or more, or ``inf``; 2.
     epsilon : float, optional
         Added to the variance; 1e-5, or the convention's.
     epsilon_placement : {"inside", "outside", "floor"}, optional
@@ -100,6 +104,8 @@ class NormOptions:
     group_axis: str | None = None
     method: str | None = None
     range: tuple[float, float] | None = None
+    quantiles: tuple[float, float] | None = None
+    p: float | None = None
     epsilon: float | None = None
     epsilon_placement: str | None = None
     ddof: int | None = None

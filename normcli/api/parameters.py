@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from normcli.bundles.statistics_file import (
 )
 from normcli.domain.affine import Affine
 from normcli.domain.geometry import Geometry
-from normcli.domain.moments import Moments
+from normcli.domain.moment_kinds import kind_of
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription, Statistics, require_whole
 from normcli.engine.events import Observer
@@ -84,12 +84,12 @@ def known_statistics(options: ApplyOptions) -> Known | None:
         if header is not None and _counted(path):
             count = open_source(f"{path}/count")
             if count.info.size > GROUPS_IN_MEMORY:
-                return Known(header, stored_arrays(path))
+                return Known(header, stored_arrays(path, header.spec.method))
             count.close()
     statistics = read_statistics(path)
     require_whole(statistics, path)
     # Nothing is added to them here.
-    return Known(replace(statistics, exact=None))
+    return Known(statistics.alone())
 
 
 def _counted(path: str) -> bool:
@@ -104,9 +104,9 @@ def _counted(path: str) -> bool:
     return "count" in held
 
 
-def stored_arrays(path: str) -> dict[str, ArraySource]:
+def stored_arrays(path: str, method: str) -> dict[str, ArraySource]:
     """Return the arrays of the moments in a sidecar, to be read by block."""
-    return {f.name: open_source(f"{path}/{f.name}") for f in fields(Moments)}
+    return {name: open_source(f"{path}/{name}") for name in kind_of(method).names()}
 
 
 def supplied_statistics(
@@ -123,9 +123,10 @@ def supplied_statistics(
     """
     if options.mean is None and options.variance is None:
         return None
-    if spec.by_extremes:
+    if spec.divides_by:
         raise UsageError(
-            f"--method {spec.method} divides by extremes; --mean and --variance hold none.",
+            f"--method {spec.method} divides by {spec.divides_by}; --mean and --variance hold "
+            "none.",
             f"Fit from the data: normcli fit INPUT --method {spec.method} -o STATS",
         )
     needed = {"zscore": (True, True), "rms": (True, True), "center": (True, False)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from normcli.api.options import FitOptions
 from normcli.arrays.access import ArraySource
-from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
+from normcli.domain.moment_kinds import Unrounded, plain_sums
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.part import Part, parse_part
 from normcli.engine.collectors import HeldSums
@@ -54,7 +54,7 @@ def make_part(
 
 def measure_part(
     runner: Runner, source: ArraySource, geometry: Geometry, spec: NormSpec
-) -> ExactMoments:
+) -> Unrounded:
     """Measure the boxes that the plan of a part consists of, without rounding.
 
     Raises
@@ -62,16 +62,17 @@ def measure_part(
     DataPolicyError
         When non-finite values are to end the run, and there are some.
     """
-    held = HeldSums(geometry.statistics_shape)
+    held = HeldSums(geometry.statistics_shape, spec)
     for work in runner.plan.passes:
         walk = Walk(work.grid, geometry.kept)
-        job = MeasureJob(source, geometry, walk, runner.plan.kernel, merged=True)
+        job = MeasureJob(source, geometry, walk, runner.plan.kernel, True, spec)
         runner.measure(work, job, held)
     # All other policies speak of whole groups, and are looked at when the parts are merged.
-    bad = int(held.sums.nonfinite.sum())
+    bad = int(plain_sums(held.sums).nonfinite.sum())
     if spec.nonfinite == "error" and bad:
         raise DataPolicyError(
             f"{source.name} holds {bad} NaN or infinite values in this part.",
             "--nonfinite omit leaves them out of the statistics.",
         )
-    return held.sums.canonical()
+    sums: Unrounded = held.sums.canonical()
+    return sums

@@ -14,11 +14,14 @@ from normcli.arrays.access import ArraySource
 from normcli.arrays.rules import InputRules
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.axes import parse_axes, parse_levels
+from normcli.domain.geometry import Geometry
 from normcli.domain.layout import Layout, infer_layout, parse_layout
 from normcli.domain.norm_spec import NormSpec, make_spec
+from normcli.domain.quantile_sketches import library
 from normcli.domain.statistics import SourceDescription
 from normcli.engine.events import Observer
 from normcli.errors import InputError, UsageError
+from normcli.planning.plan import Pass
 from normcli.redaction import redacted
 
 
@@ -47,11 +50,13 @@ def new_spec(options: NormOptions, layout: Layout, info: ArrayInfo) -> NormSpec:
         groups=options.groups,
         group_axis=options.group_axis,
         epsilon=options.epsilon,
-        placement=options.epsilon_placement or "inside",
+        placement=options.epsilon_placement,
         ddof=0 if options.ddof is None else options.ddof,
         nonfinite=options.nonfinite or "omit",
         convention=options.convention,
         value_range=None if options.range is None else _bounds(options.range),
+        quantiles=None if options.quantiles is None else _bounds(options.quantiles),
+        p=None if options.p is None else float(options.p),
     )
 
 
@@ -73,9 +78,13 @@ def fitted_spec(options: NormOptions, spec: NormSpec) -> NormSpec:
         "ddof": spec.ddof,
         "convention": spec.convention,
         "nonfinite": spec.nonfinite,
+        "quantiles": spec.quantiles,
+        "p": spec.p,
     }
     for name, fitted in fixed.items():
         given = getattr(options, name)
+        if name == "quantiles" and given is not None:
+            given = _bounds(given)
         if given is not None and given != fitted:
             raise UsageError(
                 f"--{name} {given} contradicts the statistics, which were fitted with "
@@ -108,6 +117,19 @@ def fitted_spec(options: NormOptions, spec: NormSpec) -> NormSpec:
     if options.scale_axes is not None:
         spec = replace(spec, scale_axes=_scale_axes(options, spec))
     return spec
+
+
+def require_sketches(spec: NormSpec, geometry: Geometry, work: Pass, merged: bool) -> None:
+    """Refuse quantiles of groups in pieces where the package that sketches them is missing.
+
+    Raises
+    ------
+    InputError
+        Before anything is read.
+    """
+    pieces = any(work.grid.counts[axis] > 1 for axis in geometry.aggregated)
+    if spec.quantiles is not None and work.kind == "measure" and (merged or pieces):
+        library()
 
 
 def _bounds(given: tuple[float, ...]) -> tuple[float, ...]:

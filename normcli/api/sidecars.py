@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from normcli.domain.array_info import ArrayInfo
 from normcli.domain.exact_moments import most_limbs
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
-from normcli.domain.moments import Moments
+from normcli.domain.moment_kinds import array_names
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription
 from normcli.engine.collectors import StoredMoments
@@ -30,9 +29,6 @@ SUFFIXES = (".json", ".npz", ".h5", ".hdf5", ".zarr", ".safetensors")
 BY_BLOCK = (".zarr", ".h5", ".hdf5", ".npz")
 JSON_VALUES = 1_000_000
 
-# Arrays of a sidecar that has moments: the six of Moments, and the variance.
-ARRAYS = 7
-
 
 def check_sidecar(
     path: str,
@@ -40,6 +36,8 @@ def check_sidecar(
     groups: int = 0,
     by_block: bool = False,
     exact: np.dtype | None = None,
+    method: str = "zscore",
+    sketch: int = 0,
 ) -> None:
     """Refuse a sidecar that could not be written in the end, before anything is read.
 
@@ -55,6 +53,10 @@ def check_sidecar(
         Whether they are written by block.
     exact : numpy.dtype, optional
         Type of the elements whose exact sums it has to hold too.
+    method : str
+        Decides which arrays it holds.
+    sketch : int
+        Most bytes of the sketch that it has to hold for each group too.
 
     Raises
     ------
@@ -68,7 +70,10 @@ def check_sidecar(
         raise UsageError(
             f"{path} has no suffix of a statistics file.", f"Use one of {', '.join(SUFFIXES)}."
         )
-    most = ARRAYS if exact is None else ARRAYS + 1 + sum(most_limbs(exact))
+    most = len(array_names(method))
+    if exact is not None:
+        # JSON holds eight bytes of a sketch as the text of one number.
+        most += 1 + sum(most_limbs(exact)) + (1 + sketch // 8 if sketch else 0)
     values = groups * most
     if (suffix == ".json" and values > JSON_VALUES) or (by_block and suffix not in BY_BLOCK):
         raise UsageError(
@@ -122,9 +127,10 @@ def refuse_shared(path: str, inputs: Sequence[str], output: str | None = None) -
         )
 
 
-def default_sidecar(output: str, groups: int) -> str:
-    """Return the name of the sidecar of an output with so many groups."""
-    return f"{output}.stats.{'json' if groups * ARRAYS <= JSON_VALUES else 'zarr'}"
+def default_sidecar(output: str, groups: int, method: str) -> str:
+    """Return the name of the sidecar of an output with so many groups, by a method."""
+    few = groups * len(array_names(method)) <= JSON_VALUES
+    return f"{output}.stats.{'json' if few else 'zarr'}"
 
 
 class StoredSidecar:
@@ -168,10 +174,9 @@ class StoredSidecar:
             for s, n in zip(geometry.region(origin, work.grid.block_shape), shape, strict=True)
         )
         integers = ("count", "nonfinite")
-        names = [*(f.name for f in fields(Moments)), "variance"]
         arrays = {
             name: ArrayInfo(shape, np.dtype(np.int64 if name in integers else np.float64), chunks)
-            for name in names
+            for name in array_names(spec.method)
         }
         parts = affine or Affine()
         self._affine = {

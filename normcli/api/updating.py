@@ -33,7 +33,17 @@ def require_same(
             "--update continues statistics of a dataset; these belong to each observation."
         )
     old = earlier.spec
-    for name in ("mode", "method", "aggregated", "kept", "groups", "ddof", "nonfinite"):
+    for name in (
+        "mode",
+        "method",
+        "quantiles",
+        "p",
+        "aggregated",
+        "kept",
+        "groups",
+        "ddof",
+        "nonfinite",
+    ):
         if getattr(old, name) != getattr(spec, name):
             raise InputError(
                 f"{path} was fitted with {name} {getattr(old, name)}, not {getattr(spec, name)}.",

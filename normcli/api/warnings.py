@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from normcli.domain.conventions import has_unit_constants
 from normcli.domain.norm_spec import NormSpec
 from normcli.engine.events import Observer
 from normcli.engine.report import Tally
@@ -19,6 +20,17 @@ def warn_of(counts: Tally, spec: NormSpec, observer: Observer) -> None:
             f"{counts.empty} of {counts.groups} groups hold no finite value "
             f"({_listed(counts.empty_names, counts.empty)})."
         )
+    if counts.flat:
+        assert spec.quantiles is not None
+        low, high = spec.quantiles
+        unit = has_unit_constants(spec.convention)
+        observer.warn(
+            f"{counts.flat} of {counts.groups} groups vary, but not between their quantiles "
+            f"{low:g} and {high:g} ({_listed(counts.flat_names, counts.flat)}); they "
+            + ("are divided by 1." if unit else "become their bias."),
+            "--quantiles 5,95 spans more of them."
+            + ("" if unit else " --convention sklearn divides them by 1."),
+        )
     if counts.damped and not (spec.epsilon_given and spec.convention is None):
         observer.warn(
             f"Epsilon {spec.epsilon:g} exceeds 1 % of the variance of {counts.damped} of "
@@ -32,6 +44,10 @@ def _fate(spec: NormSpec) -> str:
     """Return what becomes of constant groups, in words."""
     if spec.method == "maxabs":
         return "they become 1 or -1, and those of zeros 0, before scale and bias"
+    if spec.method == "lp":
+        return "those of zeros stay 0, others are divided by their norm"
+    if spec.method == "rms":
+        return "those of zeros become their bias, others are divided by their magnitude"
     if spec.range is not None:
         return f"they become {spec.offset:g}, the lower bound, before scale and bias"
     return "they become their bias"

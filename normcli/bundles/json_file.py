@@ -14,7 +14,12 @@ from typing import Any
 from normcli.bundles.attributes import attributes_text, parse_json
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.guards import reading, require_file
-from normcli.bundles.json_values import array_from_json, array_from_numbers, array_to_json
+from normcli.bundles.json_values import (
+    array_from_json,
+    array_from_numbers,
+    array_to_json,
+    written_values,
+)
 from normcli.bundles.selection import Choose, everything
 from normcli.errors import InputError, UsageError
 
@@ -53,7 +58,7 @@ def write(path: str, bundle: Bundle) -> None:
     UsageError
         When there are more than a million values, or an attribute is called ``arrays``.
     """
-    total = sum(values.size for values in bundle.arrays.values())
+    total = sum(map(written_values, bundle.arrays.values()))
     if total > MAX_VALUES:
         raise UsageError(
             f"{total:,} values are too many for JSON, which normcli writes up to {MAX_VALUES:,}.",

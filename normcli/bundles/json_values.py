@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from math import prod
 from typing import Any
 
@@ -13,11 +14,16 @@ from normcli.errors import InputError
 
 _SPECIAL = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
 _MAX_AXES = 32
+# Lines of bytes up to this many are for people, and stay numbers.
+_SHORT = 64
 
 
 def array_to_json(values: np.ndarray) -> dict[str, Any]:
-    """Return dtype, shape and nested numbers of an array."""
+    """Return dtype, shape and nested numbers of an array; a line of bytes as text in base64."""
     dense = dense_native(values)
+    if _is_bytes(dense):
+        text = base64.b64encode(dense.tobytes()).decode()
+        return {"dtype": "uint8", "shape": list(dense.shape), "data": text}
     return {"dtype": dense.dtype.name, "shape": list(dense.shape), "data": _nested(dense)}
 
 
@@ -36,12 +42,33 @@ def array_from_json(entry: dict[str, Any], where: str) -> np.ndarray:
     shape = entry["shape"]
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise InputError(f"{where} has a shape that is no list of sizes.")
+    if isinstance(entry["data"], str) and dtype == np.uint8:
+        return _from_text(entry["data"], shape, where)
     found, flat = _flatten(entry["data"], where)
     # Nested lists end at the first axis without elements.
     nested = found == tuple(shape[: len(found)]) and (len(found) == len(shape) or not flat)
     if len(flat) != prod(shape) or not (nested or len(found) == 1):
         raise InputError(f"{where} has shape {tuple(shape)}, but its data have {found}.")
     return _elements(flat, dtype, where).reshape(shape)
+
+
+def written_values(values: np.ndarray) -> int:
+    """Return how many numbers an array is as JSON; eight bytes of text count as one."""
+    return values.size // 8 if _is_bytes(values) else values.size
+
+
+def _is_bytes(values: np.ndarray) -> bool:
+    return values.dtype == np.uint8 and values.ndim == 1 and values.size > _SHORT
+
+
+def _from_text(text: str, shape: list[int], where: str) -> np.ndarray:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise InputError(f"{where} has text that is no base64.") from error
+    if len(data) != prod(shape):
+        raise InputError(f"{where} has shape {tuple(shape)}, but its text holds {len(data)} bytes.")
+    return np.frombuffer(data, np.uint8).reshape(shape).copy()
 
 
 def array_from_numbers(data: Any, where: str) -> np.ndarray:

@@ -14,6 +14,8 @@ from normcli.errors import InputError
 
 # Roundings of one mean over many merges stay far below this.
 _ROUNDING = 1e-6
+# How the arrays that are there for readers follow from the others.
+_RULES = {"variance": "m2 / (count - ddof)", "spread": "upper - lower"}
 
 
 def inconsistencies(bundle: Bundle, path: str) -> Iterator[str]:
@@ -33,10 +35,10 @@ def inconsistencies(bundle: Bundle, path: str) -> Iterator[str]:
     if moments is None:
         return
     yield from _of_moments(moments)
-    variance = bundle.arrays.get("variance")
-    expected = moments.variance(statistics.spec.ddof)
-    if variance is not None and not np.array_equal(variance, expected, equal_nan=True):
-        yield from _named("the variance is not m2 / (count - ddof)", variance != expected)
+    for name, expected in moments.derived(statistics.spec.ddof).items():
+        held = bundle.arrays.get(name)
+        if held is not None and not np.array_equal(held, expected, equal_nan=True):
+            yield from _named(f"the {name} is not {_RULES[name]}", held != expected)
     try:
         exact_from_arrays(bundle.arrays, moments, path)
     except InputError as error:

@@ -6,7 +6,7 @@ gives back the same bits. ``variance`` is there for other programs: with ``m2`` 
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,26 @@ from normcli.bundles.bundle import Bundle
 from normcli.bundles.exact_sums import exact_arrays, exact_from_arrays
 from normcli.bundles.formats import draft_bundle, read_bundle, write_bundle
 from normcli.bundles.json_file import MAX_VALUES
-from normcli.bundles.json_values import array_to_json
+from normcli.bundles.json_values import array_to_json, written_values
 from normcli.bundles.selection import listed
+from normcli.bundles.sketch_arrays import sketch_arrays, sketches_from_arrays
 from normcli.bundles.statistics_attributes import (
     SCHEMA,
     attributes_from_attrs,
     statistics_attrs,
 )
 from normcli.domain.affine import Affine
+from normcli.domain.moment_kinds import kind_of, moments_from
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
+from normcli.domain.norm_moments import NormMoments, largest_magnitude
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.quantile_moments import QuantileMoments
 from normcli.domain.statistics import Statistics
 from normcli.errors import InputError
 from normcli.publishing import Draft
 
-MOMENT_NAMES = tuple(f.name for f in fields(Moments))
+MOMENT_NAMES = Moments.names()
 ARRAY_NAMES = (
     "count",
     "mean",
@@ -50,15 +55,17 @@ ARRAY_NAMES = (
     "scale",
     "bias",
 )
+# Those of one method: of quantiles, and of norms.
+METHOD_NAMES = ("lower", "center", "upper", "spread", "rank_error", "norm")
 _COUNTS = ("count", "nonfinite")
 
 
 def statistics_bundle(stats: Statistics) -> Bundle:
     """Return statistics as arrays and attributes; only what exists has an array."""
-    held: dict[str, np.ndarray | None] = dict.fromkeys(ARRAY_NAMES)
+    held: dict[str, np.ndarray | None] = dict.fromkeys((*ARRAY_NAMES, *METHOD_NAMES))
     if stats.moments is not None:
-        held.update({name: getattr(stats.moments, name) for name in MOMENT_NAMES})
-        held["variance"] = stats.moments.variance(stats.spec.ddof)
+        held.update({name: getattr(stats.moments, name) for name in stats.moments.names()})
+        held.update(stats.moments.derived(stats.spec.ddof))
     elif stats.given is not None:
         held["mean"], held["variance"] = stats.given
     if stats.moving is not None:
@@ -66,6 +73,8 @@ def statistics_bundle(stats: Statistics) -> Bundle:
     held["scale"], held["bias"] = stats.affine.scale, stats.affine.bias
     if stats.exact is not None:
         held.update(exact_arrays(stats.exact))
+    if isinstance(stats.moments, QuantileMoments) and stats.moments.sketches is not None:
+        held.update(sketch_arrays(stats.moments.sketches))
     attrs = statistics_attrs(
         stats.spec,
         stats.source,
@@ -108,7 +117,7 @@ def statistics_from_bundle(bundle: Bundle, path: str) -> Statistics:
         if name in _COUNTS
         else to_float64(values, f"{path}: {name!r}")
         for name, values in bundle.arrays.items()
-        if name in ARRAY_NAMES
+        if name in (*ARRAY_NAMES, *METHOD_NAMES)
     }
     _require_shapes(arrays, len(about.spec.kept), path)
     for name in ("m2", "variance", "moving_variance"):
@@ -117,7 +126,10 @@ def statistics_from_bundle(bundle: Bundle, path: str) -> Statistics:
     for name in ("scale", "bias"):
         if name in arrays:
             require_finite(arrays[name], f"{path}: {name!r}")
-    moments = _moments(arrays, path)
+    moments = _moments(arrays, about.spec, path)
+    if isinstance(moments, QuantileMoments):
+        sketches = sketches_from_arrays(bundle.arrays, moments, about.spec.levels, path)
+        moments = replace(moments, sketches=sketches)
     given = None
     if moments is None and ("mean" in arrays or "variance" in arrays):
         _require_names(arrays, ("mean", "variance"), path)
@@ -183,24 +195,41 @@ def draft_statistics(
 
 
 def _for_format(path: str, stats: Statistics) -> Statistics:
-    """Return statistics without the exact sums, where JSON would hold too many values with them."""
-    if stats.exact is None or Path(path).suffix.lower() != ".json":
+    """Return statistics without sums and sketches, where JSON would hold too much with them."""
+    if Path(path).suffix.lower() != ".json":
         return stats
-    values = sum(array.size for array in statistics_bundle(stats).arrays.values())
-    return replace(stats, exact=None) if values > MAX_VALUES else stats
+    values = sum(map(written_values, statistics_bundle(stats).arrays.values()))
+    return stats.alone() if values > MAX_VALUES else stats
 
 
-def _moments(arrays: dict[str, np.ndarray], path: str) -> Moments | None:
+def _moments(arrays: dict[str, np.ndarray], spec: NormSpec, path: str) -> Moments | None:
     # A mean alone may be a supplied one; any other array of the moments asks for all of them.
-    if not any(name in arrays for name in MOMENT_NAMES if name != "mean"):
+    names = kind_of(spec.method).names()
+    if not any(name in arrays for name in names if name != "mean"):
         return None
-    _require_names(arrays, MOMENT_NAMES, path)
-    moments = Moments(**{name: arrays[name] for name in MOMENT_NAMES})
-    crossed = (moments.count > 0) & (moments.minimum > moments.maximum)
+    _require_names(arrays, names, path)
+    moments = moments_from(spec, {name: arrays[name] for name in names})
+    seen = moments.count > 0
+    _require_none(seen & (moments.minimum > moments.maximum), "minimum", "maximum", path)
+    if isinstance(moments, QuantileMoments):
+        # NaN fails these comparisons, as it should.
+        low, high = moments.minimum, moments.maximum
+        _require_none(seen & ~(moments.lower >= low), "minimum", "lower quantile", path)
+        _require_none(seen & ~(moments.center >= moments.lower), "lower quantile", "median", path)
+        _require_none(seen & ~(moments.upper >= moments.center), "median", "upper quantile", path)
+        _require_none(seen & ~(moments.upper <= high), "upper quantile", "maximum", path)
+    if isinstance(moments, NormMoments):
+        low = np.where(seen, largest_magnitude(moments), 0.0)
+        # Rounded, a norm may be some units in the last place below the largest magnitude.
+        short = ~(moments.norm >= low * (1 - 1e-9)) | ~np.isfinite(moments.norm)
+        _require_none(seen & short, "largest magnitude", "norm", path)
+    return moments
+
+
+def _require_none(crossed: np.ndarray, low: str, high: str, path: str) -> None:
     if np.any(crossed):
         index = tuple(int(i) for i in np.argwhere(crossed)[0])
-        raise InputError(f"{path}: the minimum at {index} is larger than the maximum.")
-    return moments
+        raise InputError(f"{path}: the {low} at {index} is larger than the {high}.")
 
 
 def _moving(

@@ -5,6 +5,7 @@ A field that a later version of the dataclass adds needs no change here.
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from normcli.errors import InputError, UsageError
+
+_INFINITE = "inf"
 
 
 def fields_to_json(value: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -66,6 +69,8 @@ def fields_from_json(cls: type, document: Any, where: str, **given: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and value == math.inf:
+        return _INFINITE  # JSON has no number for it.
     return dict(value) if isinstance(value, Mapping) else value
 
 
@@ -81,6 +86,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
             raise InputError(f"{where} is no list.")
         item_hint = typing.get_args(hint)[0]
         return tuple(_checked(item, item_hint, where) for item in value)
+    if hint is float and value == _INFINITE:
+        return math.inf
     if hint is float and type(value) in (int, float):
         return float(value)
     wanted = origin or hint

@@ -87,9 +87,10 @@ _NORM = (
     *_AXES,
     click.option(
         "--method",
-        type=click.Choice(["zscore", "rms", "center", "std", "minmax", "maxabs"]),
+        type=click.Choice(["zscore", "rms", "center", "std", "minmax", "maxabs", "robust", "lp"]),
         help="(x-mean)/sqrt(var+eps); x/sqrt(mean(x^2)+eps); x-mean; x/sqrt(var+eps); "
-        "(x-min)/(max-min); x/max(|x|).  [default: zscore]",
+        "(x-min)/(max-min); x/max(|x|); (x-median)/(q75-q25); x/max(norm,eps).  "
+        "[default: zscore]",
     ),
     click.option(
         "--range",
@@ -97,7 +98,21 @@ _NORM = (
         help="What minimum and maximum become (method minmax).  [default: 0,1]",
     ),
     click.option(
-        "--epsilon", type=float, metavar="E", help="Added to the variance.  [default: 1e-5]"
+        "--quantiles",
+        type=Bounds(),
+        help="Percentages whose distance is divided by (method robust).  [default: 25,75]",
+    ),
+    click.option(
+        "--p",
+        type=float,
+        metavar="P",
+        help="Which norm, from 1 to inf (method lp).  [default: 2]",
+    ),
+    click.option(
+        "--epsilon",
+        type=float,
+        metavar="E",
+        help="Added to the variance; the least norm (method lp).  [default: 1e-5, and 0]",
     ),
     click.option(
         "--epsilon-placement",

@@ -174,8 +174,8 @@ def channel_norm(
         norm = replace(norm, momentum=momentum, cumulative=momentum is None, batches=moving.batches)
     elif statistics.moments is not None:
         norm = replace(norm, count=statistics.moments.count)
-    if spec.by_extremes:
-        return _of_extremes(norm, statistics, estimate, divisor)
+    if spec.divides_by:
+        return _of_spread(norm, statistics, estimate, divisor)
     norm = _converted(norm, statistics, divisor)
     # The numbers of an apply are the truth; a divisor that was asked for changes them knowingly.
     constant = statistics.constant(estimate)
@@ -195,14 +195,15 @@ def channel_norm(
     return replace(norm, constant=flat)
 
 
-def _of_extremes(
+def _of_spread(
     norm: ChannelNorm, statistics: Statistics, estimate: str | None, divisor: str | None
 ) -> ChannelNorm:
-    """Return the mean and variance that stand for a minimum and a range, or a maximum."""
+    """Return the mean and variance that stand for what is subtracted and divided by."""
     spec = statistics.spec
     if divisor is not None:
         raise DataPolicyError(
-            f"Method {spec.method} divides by extremes; its variance has no divisor to change.",
+            f"Method {spec.method} divides by {spec.divides_by}; its variance has no divisor to "
+            "change.",
             "Leave --moving-variance out.",
         )
     table = fitted_normalizer(statistics, spec, estimate)
@@ -212,6 +213,7 @@ def _of_extremes(
         norm,
         mean=table.center,
         variance=np.where(flat, norm.variance, table.divisor * table.divisor),
+        epsilon=0.0,
         bias=affine.bias,
         divisor="unknown",
         constant=flat,

@@ -31,6 +31,8 @@ class Convention:
         (Wolfram's ``2;;All``), or channel and space (MATLAB's layernorm).
     unit_constants : bool
         Whether groups that cannot be told from constant ones are divided by 1 (scikit-learn).
+    norm_epsilon : float
+        The least norm that the method ``lp`` divides by.
     """
 
     epsilon: float
@@ -40,6 +42,7 @@ class Convention:
     moving_variance: str
     layer_axes: str
     unit_constants: bool = False
+    norm_epsilon: float = 0.0
 
     def defaults(self) -> dict[str, float | str | bool | None]:
         """Return the defaults by name, as people and programs read them."""
@@ -65,9 +68,11 @@ _CONSTANTS = {(True, False): "bias", (False, False): "formula", (False, True): "
 OWN = Convention(1e-5, 1e-5, 0.9, False, "biased", "last")
 CONVENTIONS = {
     "wolfram": Convention(1e-3, 1e-3, 0.9, False, "biased", "example"),
-    "keras": Convention(1e-3, 1e-6, 0.99, False, "biased", "last"),
+    # UnitNormalization takes 1e-12 for the least square of a norm.
+    "keras": Convention(1e-3, 1e-6, 0.99, False, "biased", "last", norm_epsilon=1e-6),
     "matlab": Convention(1e-5, 1e-5, 0.1, True, "biased", "features"),
-    "torch": Convention(1e-5, None, 0.1, True, "unbiased", "last"),
+    # torch.nn.functional.normalize: 1e-12.
+    "torch": Convention(1e-5, None, 0.1, True, "unbiased", "last", norm_epsilon=1e-12),
     "onnx": Convention(1e-5, 1e-5, 0.9, False, "biased", "last"),
     # Without moving statistics of its own; those asked for are normcli's.
     "sklearn": Convention(0.0, 0.0, 0.9, False, "biased", "last", unit_constants=True),

@@ -254,8 +254,6 @@ def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return limbs.padded(a, size) + limbs.padded(b, size)
 
 
-Found = Moments | ExactMoments
-
 # Bits of a count, and the sign.
 _COUNT_BITS = 64
 # Lowest and highest exponent of a unit that finite float64 are multiples of: the lowest bit of all

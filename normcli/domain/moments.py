@@ -8,8 +8,8 @@ subtracts large sums.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -53,6 +53,11 @@ class Moments:
             np.zeros(shape, np.int64),
         )
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the arrays, with one entry for each group, as sidecars have them."""
+        return tuple(f.name for f in fields(cls))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Extents of every array."""
@@ -61,16 +66,20 @@ class Moments:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays together."""
-        return sum(getattr(self, f.name).nbytes for f in fields(self))
+        return sum(getattr(self, name).nbytes for name in self.names())
 
-    def __getitem__(self, index: Any) -> Moments:
+    def __getitem__(self, index: Any) -> Self:
         """Return the moments of some of the groups."""
-        return Moments(*(getattr(self, f.name)[index] for f in fields(self)))
+        return replace(self, **{name: getattr(self, name)[index] for name in self.names()})
 
     def store(self, index: Any, part: Moments) -> None:
         """Put the moments of some groups in place, in arrays that this object owns."""
-        for f in fields(self):
-            getattr(self, f.name)[index] = getattr(part, f.name)
+        for name in self.names():
+            getattr(self, name)[index] = getattr(part, name)
+
+    def derived(self, ddof: int = 0) -> dict[str, np.ndarray]:
+        """Return what follows from the arrays, by the names that sidecars have for readers."""
+        return {"variance": self.variance(ddof)}
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of the union of two disjoint sets of elements."""
@@ -90,6 +99,14 @@ class Moments:
             np.maximum(self.maximum, other.maximum),
             self.nonfinite + other.nonfinite,
         )
+
+    def with_sums(self, moments: Moments) -> Moments:
+        """Return other moments of the same elements, with what these hold beside moments."""
+        return moments
+
+    def alone(self) -> Moments:
+        """Return the same without what is only kept to be merged."""
+        return self
 
     def variance(self, ddof: int = 0) -> np.ndarray:
         """Return ``m2 / (count - ddof)``; NaN where nothing is left to divide by."""

@@ -11,20 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from normcli.domain.axes import parse_axes, parse_levels
+from normcli.domain.conventions import Convention
 from normcli.domain.conventions import convention as find_convention
 from normcli.domain.dtypes import is_bfloat16, is_float
 from normcli.domain.layout import Layout
+from normcli.domain.methods import DIVISORS, METHODS, require_settings, require_terms
 from normcli.errors import UsageError
 
 MODES = ("batch", "instance", "layer", "group", "custom")
-METHODS = ("zscore", "rms", "center", "std", "minmax", "maxabs")
-# These divide by extremes, which have neither an epsilon nor a ddof.
-EXTREMES = ("minmax", "maxabs")
 NONFINITE = ("omit", "propagate", "error")
 PLACEMENTS = ("inside", "outside", "floor")
-# Data spread over 1e-140 to 1e154 (their squares stay within float64), so neither quotient of
-# a spread and a range overflows.
-MOST_BOUND = 1e100
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class NormSpec:
         Meaning of each axis.
     mode : str
         The preset it came from; for people, never for decisions.
-    method : {"zscore", "rms", "center", "std", "minmax", "maxabs"}
+    method : {"zscore", "rms", "center", "std", "minmax", "maxabs", "robust", "lp"}
         What is subtracted, and what is divided by.
     aggregated, kept : tuple of int
         A partition of the axes. A kept axis that is divided (`divided_axis`) keeps one entry
@@ -51,7 +47,8 @@ class NormSpec:
     segment_size : int or None
         Elements of `divided_axis` in one segment; the last one may be short.
     epsilon : float
-        Added to the variance, or as `placement` says; 0 where extremes are divided by.
+        Added to the variance, or as `placement` says; 0 where extremes or quantiles are divided
+        by; the least norm that the method ``lp`` divides by.
     epsilon_given : bool
         Whether the user chose epsilon, directly or by a convention.
     placement : {"inside", "outside", "floor"}
@@ -64,6 +61,10 @@ class NormSpec:
         The system whose defaults were taken.
     range : tuple of float or None
         What minimum and maximum of a group become, with the method ``minmax`` alone.
+    quantiles : tuple of float or None
+        Lower and upper quantile in percent, with the method ``robust`` alone.
+    p : float or None
+        Which norm the method ``lp`` divides by, 1 or more; infinity is the largest magnitude.
     """
 
     layout: Layout
@@ -82,6 +83,8 @@ class NormSpec:
     nonfinite: str = "omit"
     convention: str | None = None
     range: tuple[float, ...] | None = None
+    quantiles: tuple[float, ...] | None = None
+    p: float | None = None
 
     def __post_init__(self) -> None:
         if sorted(self.aggregated + self.kept) != list(range(self.layout.ndim)):
@@ -109,24 +112,21 @@ class NormSpec:
             )
         if self.ddof not in (0, 1):
             raise UsageError(f"ddof is {self.ddof}; it must be 0 or 1.")
-        if (self.range is not None) != (self.method == "minmax"):
-            raise UsageError(
-                "--range belongs to --method minmax, and it alone.",
-                "For example: --method minmax --range 0,1",
-            )
-        if self.range is not None:
-            require_range(self.range)
-        if self.by_extremes and (self.epsilon, self.placement, self.ddof) != (0, "inside", 0):
-            raise UsageError(
-                f"Epsilon and ddof do not go with --method {self.method}, which divides by "
-                "extremes.",
-                "Leave --epsilon, --epsilon-placement and --ddof out.",
-            )
+        require_settings(
+            self.method, {"range": self.range, "quantiles": self.quantiles, "p": self.p}
+        )
+        require_terms(self.method, self.epsilon, self.placement, self.ddof)
 
     @property
-    def by_extremes(self) -> bool:
-        """Whether minimum and maximum decide, in place of mean and variance."""
-        return self.method in EXTREMES
+    def divides_by(self) -> str:
+        """What is divided by, in words, where it is no deviation; empty where it is one."""
+        return DIVISORS.get(self.method, "")
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        """Lower and upper quantile of the method ``robust``, from 0 to 1."""
+        assert self.quantiles is not None
+        return self.quantiles[0] / 100, self.quantiles[1] / 100
 
     @property
     def offset(self) -> float:
@@ -208,11 +208,13 @@ def make_spec(
     groups: int | None = None,
     group_axis: str | None = None,
     epsilon: float | None = None,
-    placement: str = "inside",
+    placement: str | None = None,
     ddof: int = 0,
     nonfinite: str = "omit",
     convention: str | None = None,
     value_range: tuple[float, ...] | None = None,
+    quantiles: tuple[float, ...] | None = None,
+    p: float | None = None,
 ) -> NormSpec:
     """Return the spec that a user's options mean for arrays of this layout and type.
 
@@ -228,6 +230,10 @@ def make_spec(
         None takes the default of the convention.
     value_range : tuple of float, optional
         What minimum and maximum become with the method ``minmax``; None takes 0 and 1.
+    quantiles : tuple of float, optional
+        Lower and upper quantile of the method ``robust``, in percent; None takes 25 and 75.
+    p : float, optional
+        The norm of the method ``lp``; None takes 2.
     placement, ddof, nonfinite, convention
         As on the command line.
 
@@ -272,6 +278,10 @@ def make_spec(
     kept = tuple(axis for axis in everything if axis not in aggregated)
     if value_range is None and method == "minmax":
         value_range = (0.0, 1.0)
+    if quantiles is None and method == "robust":
+        quantiles = (25.0, 75.0)
+    if p is None and method == "lp":
+        p = 2.0
     return NormSpec(
         layout=layout,
         mode=mode,
@@ -281,33 +291,16 @@ def make_spec(
         scale_axes=_scale_axes(scale_axes, mode, layout, aggregated, divided, parse),
         divided_axis=divided,
         groups=groups,
-        epsilon=_epsilon(epsilon, method, dtype, system.epsilon, system.rms_epsilon),
+        epsilon=_epsilon(epsilon, method, dtype, system),
         epsilon_given=epsilon is not None or convention is not None,
-        placement=placement,
+        placement=placement or ("floor" if method == "lp" else "inside"),
         ddof=ddof,
         nonfinite=nonfinite,
         convention=convention,
         range=value_range,
+        quantiles=quantiles,
+        p=p,
     )
-
-
-def require_range(bounds: tuple[float, ...]) -> None:
-    """Refuse bounds that are no range, or whose difference could leave float64.
-
-    Raises
-    ------
-    UsageError
-        Unless there are two, ascending, within 1e100 and at least 1e-100 apart.
-    """
-    if not (
-        len(bounds) == 2
-        and all(abs(bound) <= MOST_BOUND for bound in bounds)
-        and bounds[1] - bounds[0] >= 1 / MOST_BOUND
-    ):
-        raise UsageError(
-            f"The range {','.join(f'{bound:g}' for bound in bounds)} is none.",
-            "Give two finite numbers, the lower one first: --range 0,1 or --range -1,1",
-        )
 
 
 def _scale_axes(text, mode, layout, aggregated, divided, parse):  # type: ignore[no-untyped-def]
@@ -358,17 +351,17 @@ def _layer_axes(rule: str, layout: Layout) -> tuple[int, ...]:
     return (layout.ndim - 1,)
 
 
-def _epsilon(
-    given: float | None, method: str, dtype: np.dtype, default: float, rms: float | None
-) -> float:
+def _epsilon(given: float | None, method: str, dtype: np.dtype, system: Convention) -> float:
     if given is not None:
         return given
-    if method in EXTREMES:
+    if method == "lp":
+        return system.norm_epsilon
+    if method in DIVISORS:
         return 0.0
     if method != "rms":
-        return default
-    if rms is not None:
-        return rms
+        return system.epsilon
+    if system.rms_epsilon is not None:
+        return system.rms_epsilon
     # torch.nn.functional.rms_norm: machine epsilon of the type it computes in, which is float32
     # for the half types.
     wide = is_float(dtype) and not is_bfloat16(dtype) and dtype.itemsize == 8

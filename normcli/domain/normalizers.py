@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from normcli.domain.conventions import has_unit_constants
 from normcli.domain.moments import Moments
+from normcli.domain.norm_moments import NormMoments
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.quantile_moments import QuantileMoments
 from normcli.domain.statistics import (
     Statistics,
     constant_by_rule,
@@ -15,7 +18,12 @@ from normcli.domain.statistics import (
     pooled_extremes,
     require_resolved,
 )
-from normcli.domain.transform import Normalizer, extreme_normalizer, normalizer
+from normcli.domain.transform import (
+    Normalizer,
+    extreme_normalizer,
+    normalizer,
+    spread_normalizer,
+)
 from normcli.errors import InputError
 
 
@@ -37,11 +45,10 @@ def normalizer_of(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normaliz
         For integers that float64 cannot tell apart.
     """
     require_resolved(moments, dtype, "The input")
+    if spec.divides_by:
+        return _by_spread(moments, spec, dtype)
     mean, variance = pooled_estimate(moments, spec)
-    flat = constant_by_rule(moments, spec, dtype)
-    if spec.by_extremes:
-        return extreme_normalizer(spec, mean, *pooled_extremes(moments, spec), flat)
-    return normalizer(spec, mean, variance, flat)
+    return normalizer(spec, mean, variance, constant_by_rule(moments, spec, dtype))
 
 
 def fitted_normalizer(
@@ -63,15 +70,39 @@ def fitted_normalizer(
     InputError
         When the estimate, or the extremes that the method divides by, are not there.
     """
-    mean, variance = statistics.estimate(estimate)
-    constant = replace(statistics, spec=spec).constant(estimate)
-    if not spec.by_extremes:
+    if not spec.divides_by:
+        mean, variance = statistics.estimate(estimate)
+        constant = replace(statistics, spec=spec).constant(estimate)
         return normalizer(spec, mean, variance, constant)
     if statistics.moments is None or estimate == "moving":
         raise InputError(
-            f"Method {spec.method} divides by extremes, but these statistics hold only a mean "
-            "and a variance.",
+            f"Method {spec.method} divides by {spec.divides_by}, but these statistics hold only a "
+            "mean and a variance.",
             f"Fit from the data: normcli fit INPUT --method {spec.method} -o STATS",
         )
-    extremes = pooled_extremes(statistics.moments, spec)
-    return extreme_normalizer(spec, mean, *extremes, constant)
+    return _by_spread(statistics.moments, spec, statistics.source.dtype)
+
+
+def _by_spread(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
+    """Return what is subtracted and divided by in place of a mean and a deviation."""
+    mean, _ = pooled_estimate(moments, spec)
+    low, high = pooled_extremes(moments, spec)
+    flat = constant_by_rule(moments, spec, dtype)
+    unknown = np.isnan(low)
+    if isinstance(moments, QuantileMoments):
+        center = np.where(unknown, np.nan, moments.center)
+        spread = np.where(unknown, np.nan, moments.spread)
+        # A group without a spread returns to its median, unless it holds one value: its mean.
+        mean, kind = np.where(flat, mean, center), np.dtype(np.float64)
+    elif isinstance(moments, NormMoments):
+        spread = np.where(unknown, np.nan, moments.norm)
+        # Nothing is subtracted: only groups of zeros have nothing to divide by.
+        center, flat = np.zeros_like(spread), np.zeros_like(flat)
+        kind = dtype if dtype.kind == "f" else np.dtype(np.float64)
+    else:
+        return extreme_normalizer(spec, mean, low, high, flat)
+    if not has_unit_constants(spec.convention):
+        return spread_normalizer(spec, mean, center, spread, flat)
+    # scikit-learn divides by 1 what is below ten units of the type that it computes in.
+    unit = spread < 10 * np.finfo(kind).eps
+    return spread_normalizer(spec, mean, center, spread, np.zeros_like(flat), unit)

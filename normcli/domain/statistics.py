@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from normcli.domain.dtypes import spacing
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingStatistics
+from normcli.domain.norm_moments import NormMoments, largest_magnitude
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.part import Part
 from normcli.errors import DataPolicyError, InputError
@@ -152,6 +153,12 @@ class Statistics:
             return self.moving.mean, self.moving.variance
         return self.pooled()
 
+    def alone(self) -> Statistics:
+        """Return the same without exact sums and sketches: what nothing is added to."""
+        return replace(
+            self, exact=None, moments=None if self.moments is None else self.moments.alone()
+        )
+
     def constant(self, which: str | None = None) -> np.ndarray:
         """Return which groups are constant, and so become their bias.
 
@@ -199,7 +206,7 @@ def added(
         total = total.merge(moments)
         # Where units differ, sums get a limb more with each merge, if it is needed or not.
         sums = None if sums is None or more is None else sums.merge(more).canonical()
-    return (total, None) if sums is None else (sums.finish(), sums)
+    return (total, None) if sums is None else (total.with_sums(sums.finish()), sums)
 
 
 def require_whole(statistics: Statistics, where: str) -> None:
@@ -294,6 +301,21 @@ def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str
             "Use --ddof 0, or aggregate more axes.",
         )
     _require_squares_fit(moments, spec, dtype, where)
+    if isinstance(moments, NormMoments):
+        _require_powers_fit(moments, where)
+
+
+def _require_powers_fit(moments: NormMoments, where: str) -> None:
+    """Refuse magnitudes whose powers leave float64 at either end."""
+    lost = (moments.count > 0) & ~np.isfinite(moments.norm)
+    if np.any(lost):
+        largest = float(largest_magnitude(moments)[lost].max())
+        raise DataPolicyError(
+            f"{where} holds a group of values up to {largest:.3g}, whose powers of {moments.p:g} "
+            "leave float64.",
+            "Store the array in other units, such that its largest values are near 1; --p inf is "
+            "near where p is large.",
+        )
 
 
 def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
@@ -306,7 +328,7 @@ def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, wher
     size = largest
     if spec.method == "rms":
         finite &= np.isfinite(np.where(seen, moments.mean_square(), 0.0))
-    elif spec.method != "maxabs":
+    elif spec.method not in ("maxabs", "lp"):
         with np.errstate(over="ignore"):
             size = np.where(constant_groups(moments, dtype), 0.0, high - low)
     if not np.all(finite):

@@ -5,10 +5,12 @@ Forward::
     y = ((x - mean) / sqrt(var + eps)) * scale + bias
 
 is ``((x - subtract) * factor) * multiply + add`` with subtract and factor along the kept axes,
-multiply and add along the scale axes. Methods of extremes differ in the tables alone::
+multiply and add along the scale axes. Other methods differ in the tables alone::
 
     minmax    y = (x - minimum) * ((high - low) / (maximum - minimum)) + low
     maxabs    y = x / max(|minimum|, |maximum|)
+    robust    y = (x - median) / (upper quantile - lower quantile)
+    lp        y = x / max(norm, eps)
 
 with ``low`` added by the affine (`Affine.after`), because it is the same for all groups. The
 inverse has the same form with the tables exchanged:
@@ -125,11 +127,40 @@ def extreme_normalizer(
     Normalizer
     """
     if spec.range is not None:
-        center, spread, width = low, high - low, spec.range[1] - spec.range[0]
-        flat = constant | (spread == 0)
-    else:
-        center, spread, width = np.zeros_like(low), np.maximum(np.abs(low), np.abs(high)), 1.0
-        flat = spread == 0
+        return spread_normalizer(spec, mean, low, high - low, constant)
+    largest = np.maximum(np.abs(low), np.abs(high))
+    return spread_normalizer(spec, mean, np.zeros_like(low), largest, np.zeros_like(constant))
+
+
+def spread_normalizer(
+    spec: NormSpec,
+    mean: np.ndarray,
+    center: np.ndarray,
+    spread: np.ndarray,
+    flat: np.ndarray,
+    unit: np.ndarray | None = None,
+) -> Normalizer:
+    """Fold what is divided by in place of a deviation.
+
+    Parameters
+    ----------
+    spec : NormSpec
+        Method ``minmax``, with its range, ``maxabs``, ``robust`` or ``lp``, with its epsilon.
+    mean : ndarray of float64
+        To which flat groups return.
+    center, spread : ndarray of float64
+        What is subtracted and divided by; NaN makes a group NaN.
+    flat : ndarray of bool
+        Groups that become exactly 0 before scale and bias, beside those without a spread.
+    unit : ndarray of bool, optional
+        Groups that are divided by 1, which is the rule of a convention; none of them is flat.
+    """
+    width = 1.0 if spec.range is None else spec.range[1] - spec.range[0]
+    # Only the method lp has an epsilon, below which no norm is.
+    spread = np.maximum(spread, spec.epsilon) if spec.epsilon else spread
+    flat = flat | (spread == 0)
+    if unit is not None:
+        spread, flat = np.where(unit, 1.0, spread), flat & ~unit
     divisor = np.where(flat, 0.0, spread / width)
     factor = np.divide(width, spread, out=np.zeros_like(spread), where=~flat)
     return Normalizer(np.where(flat, mean, center), factor, divisor)

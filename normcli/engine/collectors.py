@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from normcli.arrays.access import ArraySink, StoredPart
-from normcli.domain.exact_moments import ExactMoments, Found
+from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.grid import Block
+from normcli.domain.moment_kinds import Found, kind_of, no_sums
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import InstanceAverage, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
@@ -50,10 +50,12 @@ class HeldMoments:
     ----------
     shape : tuple of int
         Extents of the statistics.
+    method : str
+        Decides what they hold beside moments.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.moments = Moments.identity(shape)
+    def __init__(self, shape: tuple[int, ...], method: str = "zscore") -> None:
+        self.moments = kind_of(method).identity(shape)
 
     def put(self, region: int, index: tuple[slice, ...], moments: Found) -> None:
         """Store the region."""
@@ -90,14 +92,17 @@ class HeldSums:
     ----------
     shape : tuple of int
         Extents of the statistics.
+    spec : NormSpec, optional
+        The method, which may need more than moments.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.sums = ExactMoments.identity(shape)
+    def __init__(self, shape: tuple[int, ...], spec: NormSpec | None = None) -> None:
+        levels = None if spec is None or spec.quantiles is None else spec.levels
+        self.sums: Any = no_sums(shape, levels, None if spec is None else spec.p)
 
     def put(self, region: int, index: tuple[slice, ...], moments: Found) -> None:
         """Add the region to its groups."""
-        assert isinstance(moments, ExactMoments), "what is added to is not rounded before"
+        assert not isinstance(moments, Moments), "what is added to is not rounded before"
         # An empty index would make scalars of arrays without axes.
         where = index or ...
         self.sums = self.sums.store(where, self.sums[where].merge(moments))
@@ -112,7 +117,7 @@ class StoredMoments:
     Parameters
     ----------
     sink : ArraySink
-        Container with one array for each field of Moments, and ``variance`` for readers.
+        Container with the arrays of `array_names`: those of the moments, and others for readers.
     spec : NormSpec
         Divisor of the variance.
     dtype : numpy.dtype
@@ -149,9 +154,10 @@ class StoredMoments:
         require_usable(found, self._spec, self._dtype, self._where)
         block = Block(region, tuple(s.start for s in index), tuple(s.stop for s in index))
         parts: list[StoredPart] = []
-        for f in fields(found):
-            parts += self.sink.write(f.name, block, getattr(found, f.name))
-        parts += self.sink.write("variance", block, found.variance(self._spec.ddof))
+        for name in found.names():
+            parts += self.sink.write(name, block, getattr(found, name))
+        for name, values in found.derived(self._spec.ddof).items():
+            parts += self.sink.write(name, block, values)
         counts = tally(found, self._spec, self._dtype, index)
         self.tally += counts
         return tuple(parts), counts

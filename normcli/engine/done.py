@@ -7,13 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from normcli.arrays.access import StoredPart
-from normcli.domain.exact_moments import ExactMoments, Found
-from normcli.domain.moments import Moments
-from normcli.domain.pair_moments import PairMoments
+from normcli.domain.exact_moments import ExactMoments
 from normcli.engine.journal_file import Line, pack_arrays, unpack_arrays
+from normcli.engine.journal_sums import Sums, pack_sums, unpack_sums
 from normcli.engine.report import Tally
-
-Sums = Found | PairMoments
 
 
 @dataclass
@@ -87,7 +84,7 @@ def done_to_json(done: Done) -> Line:
     line: Line = {"runs": sorted(done.runs), "blocks": done.blocks}
     if done.nodes:
         line["nodes"] = [
-            [*key, [[s.start, s.stop] for s in index], pack_arrays(moments)]
+            [*key, [[s.start, s.stop] for s in index], pack_sums(moments)]
             for key, (index, moments) in done.nodes.items()
         ]
     if done.stored:
@@ -115,7 +112,7 @@ def done_from_json(line: Line) -> Done:
         nodes={
             (region, first, level): (
                 tuple(slice(*bounds) for bounds in index),
-                _unpacked(packed),
+                unpack_sums(packed),
             )
             for region, first, level, index, packed in line.get("nodes", ())
         },
@@ -134,12 +131,3 @@ def tally_from_json(values: Mapping[str, Any]) -> Tally:
     """Return the counts that `dataclasses.asdict` took apart."""
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return Tally(**plain)
-
-
-def _unpacked(packed: Mapping[str, Any]) -> Sums:
-    if "target_mean" in packed:
-        return unpack_arrays(PairMoments, packed)
-    # Regions that one block fills are rounded by its task, unless their exact sums are kept.
-    if "squares" in packed:
-        return unpack_arrays(ExactMoments, packed)
-    return unpack_arrays(Moments, packed)

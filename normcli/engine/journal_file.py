@@ -103,11 +103,16 @@ A = TypeVar("A", bound=_Arrays)
 
 def pack_arrays(value: _Arrays) -> dict[str, Any]:
     """Return a dataclass of arrays as JSON can hold it, to the last bit."""
+    return pack_named(value, tuple(f.name for f in fields(value)))
+
+
+def pack_named(value: object, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return some attributes of an object, which are arrays, as JSON can hold them."""
     packed = {}
-    for f in fields(value):
-        array = np.asarray(getattr(value, f.name))
+    for name in names:
+        array = np.asarray(getattr(value, name))
         data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-        packed[f.name] = [array.dtype.str, list(array.shape), data]
+        packed[name] = [array.dtype.str, list(array.shape), data]
     return packed
 
 
@@ -119,9 +124,20 @@ def unpack_arrays(kind: type[A], packed: Mapping[str, Any]) -> A:
     ValueError
         When it is not what that function writes.
     """
+    return kind(**unpack_named(tuple(f.name for f in fields(kind)), packed))
+
+
+def unpack_named(names: tuple[str, ...], packed: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the arrays that `pack_named` packed, by name.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        When they are not what that function writes.
+    """
     arrays = {}
-    for f in fields(kind):
-        dtype, shape, data = packed[f.name]
+    for name in names:
+        dtype, shape, data = packed[name]
         flat = np.frombuffer(base64.b64decode(data), np.dtype(dtype))
-        arrays[f.name] = flat.reshape(shape).copy()
-    return kind(**arrays)
+        arrays[name] = flat.reshape(shape).copy()
+    return arrays

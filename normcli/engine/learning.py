@@ -17,10 +17,11 @@ from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import require_usable
 from normcli.domain.transform import forward
 from normcli.engine.events import Progress
+from normcli.engine.measuring import Measurer
 from normcli.engine.merge_tree import MergeTree
 from normcli.engine.stopping import check_stop
 from normcli.engine.tables import NormalizerTables
-from normcli.engine.tasks import Region, RunResult, measured
+from normcli.engine.tasks import Region, RunResult
 from normcli.engine.walk import Run, Walk
 from normcli.errors import DataPolicyError
 from normcli.kernels.numpy_pairs import measure_pairs
@@ -99,7 +100,7 @@ def _pairs(
     start, stop = block.start, block.stop
     index = job.geometry.region(start, stop)
     if job.tables is None:
-        moments = compute.finish(measured(compute, job.source, values, job.geometry, block))
+        moments = Measurer.of(job.spec, job.geometry, compute).moments(job.source, values, block)
         require_usable(moments, job.spec, values.dtype, job.source.name)
         statistics = normalizer_of(moments, job.spec, job.source.info.dtype)
     else:

@@ -10,6 +10,7 @@ import numpy as np
 
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.quantile_moments import QuantileMoments
 from normcli.domain.statistics import constant_groups
 
 NAMED_GROUPS = 5
@@ -33,6 +34,10 @@ class Tally:
         Groups that vary, yet have an epsilon above 1 % of their variance.
     count, nonfinite : int
         Finite and non-finite elements.
+    flat : int
+        Groups that vary, yet have no spread between their quantiles.
+    flat_names : tuple of str
+        The first of them by name.
     """
 
     groups: int = 0
@@ -44,6 +49,8 @@ class Tally:
     damped_names: tuple[str, ...] = ()
     count: int = 0
     nonfinite: int = 0
+    flat: int = 0
+    flat_names: tuple[str, ...] = ()
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -56,6 +63,8 @@ class Tally:
             (self.damped_names + other.damped_names)[:NAMED_GROUPS],
             self.count + other.count,
             self.nonfinite + other.nonfinite,
+            self.flat + other.flat,
+            (self.flat_names + other.flat_names)[:NAMED_GROUPS],
         )
 
 
@@ -79,6 +88,9 @@ def tally(
     constant = constant_groups(moments, dtype)
     empty = moments.count == 0
     damped = damped_groups(spec, moments.variance(spec.ddof), constant)
+    flat = np.zeros(constant.shape, bool)
+    if isinstance(moments, QuantileMoments):
+        flat = ~constant & (moments.spread == 0)
     return Tally(
         constant.size,
         int(constant.sum()),
@@ -89,6 +101,8 @@ def tally(
         group_names(spec, damped, origin),
         int(moments.count.sum()),
         int(moments.nonfinite.sum()),
+        int(flat.sum()),
+        group_names(spec, flat, origin),
     )
 
 
@@ -171,7 +185,7 @@ class Report:
         groups = values.pop("tally")
         if self.learned is None:
             del values["learned"]
-        for name in ("constant", "empty", "damped"):
+        for name in ("constant", "empty", "damped", "flat"):
             groups[f"{name}_groups"] = groups.pop(name)
         return {**values, **groups, "bytes_per_second": self.bytes_per_second}
 

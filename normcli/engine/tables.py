@@ -10,7 +10,7 @@ import numpy as np
 from normcli.arrays.access import ArraySource
 from normcli.domain.affine import Affine
 from normcli.domain.grid import Block
-from normcli.domain.moments import Moments
+from normcli.domain.moment_kinds import kind_of, moments_from
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.normalizers import normalizer_of
 from normcli.domain.transform import Normalizer
@@ -62,7 +62,8 @@ class StoredTables:
     def region(self, index: tuple[slice, ...]) -> Normalizer:
         """Read the moments of one region and fold them."""
         block = Block(0, tuple(s.start for s in index), tuple(s.stop for s in index))
-        moments = Moments(*(self.arrays[f.name].read(block) for f in fields(Moments)))
+        names = kind_of(self.spec.method).names()
+        moments = moments_from(self.spec, {name: self.arrays[name].read(block) for name in names})
         return normalizer_of(moments, self.spec, self.dtype)
 
 

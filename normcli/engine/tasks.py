@@ -18,6 +18,7 @@ from normcli.domain.affine import Affine
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
+from normcli.domain.moment_kinds import Found
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.normalizers import normalizer_of
@@ -25,6 +26,7 @@ from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import require_usable
 from normcli.domain.transform import Normalizer, Transform, backward, forward
 from normcli.engine.events import Progress
+from normcli.engine.measuring import Measurer
 from normcli.engine.merge_tree import MergeTree
 from normcli.engine.stopping import check_stop
 from normcli.engine.tables import AffineTables, NormalizerTables
@@ -42,6 +44,8 @@ class MeasureJob:
     ----------
     merged : bool
         Hand over exact moments of every region, because they are merged further or kept.
+    spec : NormSpec or None
+        The method, which may need more than moments; None for moments alone.
     buffers : BufferPool
         Memory that blocks are read into.
     """
@@ -51,6 +55,7 @@ class MeasureJob:
     walk: Walk
     kernel: str
     merged: bool = False
+    spec: NormSpec | None = None
     buffers: BufferPool = field(default_factory=BufferPool)
 
 
@@ -92,7 +97,7 @@ class Region:
         Level of the merge-tree node that it is.
     index : tuple of slice
         Its place in the statistics.
-    moments : Moments, ExactMoments or PairMoments
+    moments : Moments, sums to be merged further, or PairMoments
         The moments; rounded already where the region is one block, whole in itself, and nothing
         is merged with it.
     """
@@ -100,7 +105,7 @@ class Region:
     first: int
     level: int
     index: tuple[slice, ...]
-    moments: Moments | ExactMoments | PairMoments
+    moments: Found | PairMoments
 
 
 @dataclass(frozen=True)
@@ -130,9 +135,10 @@ class RunResult:
 
 def measure_run(job: MeasureJob, run: Run) -> RunResult:
     """Read the blocks of a run and return their moments, merged within each region."""
-    compute = kernels(job.kernel)
+    measurer = Measurer.of(job.spec, job.geometry, kernels(job.kernel))
     regions = []
-    tree: MergeTree[ExactMoments] = MergeTree(run.count)
+    tree: MergeTree[Any] = MergeTree(run.count)
+    whole = job.walk.ranks == 1 and not job.merged
     nbytes = 0
     index: tuple[slice, ...] = ()
     for position in range(run.first, run.first + run.count):
@@ -141,40 +147,18 @@ def measure_run(job: MeasureJob, run: Run) -> RunResult:
         with job.buffers.lend() as buffer:
             values = job.source.read(block, buffer)
             nbytes += values.nbytes
-            moments = measured(compute, job.source, values, job.geometry, block)
+            measure = measurer.moments if whole else measurer.sums
+            moments: Any = measure(job.source, values, block)
             del values
         index = job.geometry.region(block.start, block.stop)
         if job.walk.ranks == 1:
-            found = moments if job.merged else compute.finish(moments)
-            regions.append(Region(position, 0, index, found))
+            regions.append(Region(position, 0, index, moments))
         else:
             tree.add(position - run.first, 0, moments)
     if job.walk.ranks > 1:
         assert tree.root is not None
         regions.append(Region(run.first, run.level, index, tree.root))
     return RunResult(run, Progress(run.count, nbytes, 0), tuple(regions))
-
-
-def measured(
-    compute: Any, source: ArraySource, values: np.ndarray, geometry: Geometry, block: Block
-) -> ExactMoments:
-    """Return the moments of what of a block counts in statistics."""
-    parts = source.stored_parts(block)
-    if parts is None:
-        return compute.measure(values, geometry, block.start)
-    region = geometry.region(block.start, block.stop)
-    whole = ExactMoments.identity(tuple(s.stop - s.start for s in region))
-    for part in parts:
-        start = tuple(a + s.start for a, s in zip(block.start, part, strict=True))
-        stop = tuple(a + s.stop for a, s in zip(block.start, part, strict=True))
-        order: Any = "F" if values.flags.f_contiguous and not values.flags.c_contiguous else "C"
-        moments = compute.measure(values[part].copy(order=order), geometry, start)
-        index = tuple(
-            slice(own.start - s.start, own.stop - s.start)
-            for own, s in zip(geometry.region(start, stop), region, strict=True)
-        )
-        whole = whole.store(index, whole[index].merge(moments))
-    return whole
 
 
 def apply_run(job: ApplyJob, run: Run) -> RunResult:
@@ -231,7 +215,7 @@ def _by_own_statistics(
         found = compute.normalize(values, recipe, block.start)
         if found is not None:
             return found
-    moments = compute.finish(measured(compute, job.source, values, job.geometry, block))
+    moments = Measurer.of(job.spec, job.geometry, compute).moments(job.source, values, block)
     transform = forward(fold(moments), affine)
     return moments, compute.transform(values, transform, job.geometry, block.start, job.dtype)
 

@@ -9,12 +9,17 @@ beside the block.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import is_float
+from normcli.domain.geometry import Geometry
+from normcli.domain.norm_moments import needs_powers
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.quantile_sketches import sketch_bytes
 
 MIB = 1024 * 1024
 
@@ -40,6 +45,68 @@ PART_BYTES = 256
 
 # Cap of the HDF5 chunk cache of one open dataset.
 CHUNK_CACHE_BYTES = 64 * MIB
+
+
+# Sketches of a group at once: those of a worker (as they are made, those that wait for their
+# neighbours in its run, and two that are merged), and those of the whole run, which wait for their
+# neighbours in a tree of all tasks.
+SKETCH_COPIES = 8
+WAITING_COPIES = 12
+
+
+@dataclass(frozen=True)
+class MethodCost:
+    """What a method takes beside the moments that every method measures, in bytes.
+
+    Attributes
+    ----------
+    arrays : int
+        For each group, once it is rounded.
+    sums : int
+        For each group, while it is measured: further exact sums.
+    sketch : int
+        For each group that is measured in pieces: one sketch.
+    element : int
+        For each element of a block that holds whole groups: what they are ordered in.
+    worker : int
+        For each worker.
+    merged : bool
+        Whether groups are measured in a form that is kept to be merged, also where a block holds
+        them whole.
+    """
+
+    arrays: int = 0
+    sums: int = 0
+    sketch: int = 0
+    element: int = 0
+    worker: int = 0
+    merged: bool = False
+
+
+# Of the methods that moments are enough for.
+PLAIN = MethodCost()
+
+
+def method_cost(spec: NormSpec, geometry: Geometry, merged: bool) -> MethodCost:
+    """Return what the method of `spec` takes on an array.
+
+    Parameters
+    ----------
+    spec : NormSpec
+        The method.
+    geometry : Geometry
+        Its axes on the array.
+    merged : bool
+        Whether statistics are kept in a form that can be merged.
+    """
+    if spec.quantiles is not None:
+        sketch = sketch_bytes(geometry.group_count, geometry.group_size)
+        # Elements that are ordered: a copy in float64, the ordered one, and which are finite.
+        return MethodCost(40, 0, sketch, 17, 2 * MIB, merged)
+    if spec.p is not None:
+        sums = exact_bytes(np.dtype(np.float64)) if needs_powers(spec.p) else 0
+        return MethodCost(8, sums, worker=5 * MIB if sums else 0)
+    return PLAIN
 
 
 def read_cost(info: ArrayInfo, block_shape: tuple[int, ...]) -> int:

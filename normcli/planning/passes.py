@@ -13,8 +13,12 @@ from normcli.planning.memory import (
     EXACT_COPIES,
     MIB,
     MOMENTS_BYTES,
+    PLAIN,
+    SKETCH_COPIES,
     TABLE_BYTES,
     TILE_BYTES,
+    WAITING_COPIES,
+    MethodCost,
     exact_bytes,
     read_cost,
     write_cost,
@@ -47,12 +51,15 @@ class PassPlanner:
         Bytes for the blocks of one worker.
     sink : ArrayInfo or None
         The output; None for passes that only measure.
+    method : MethodCost
+        What the method takes beside moments.
     """
 
     source: ArrayInfo
     geometry: Geometry
     available: int
     sink: ArrayInfo | None = None
+    method: MethodCost = PLAIN
 
     def measure(self) -> Pass:
         """Return a pass that takes moments."""
@@ -124,11 +131,25 @@ class PassPlanner:
     def _cost(self, block: Shape, measured: bool = True) -> int:
         cost = read_cost(self.source, block) + TILE_BYTES
         groups = self._groups(block)
+        rounded = MOMENTS_BYTES + self.method.arrays
         if measured:
-            cost += groups * EXACT_COPIES * exact_bytes(self.source.dtype)
+            cost += groups * EXACT_COPIES * (exact_bytes(self.source.dtype) + self.method.sums)
+            cost += self.method.worker
+            if self._in_pieces(block):
+                # Groups that are not kept let go of their sketches with the last of their blocks.
+                waiting = 0 if self.method.merged else WAITING_COPIES
+                cost += groups * (SKETCH_COPIES + waiting) * self.method.sketch
+            else:
+                cost += prod(block) * self.method.element
         if self.sink is None:
-            return cost + groups * MOMENTS_BYTES
-        return cost + write_cost(self.sink, block) + 3 * groups * (MOMENTS_BYTES + TABLE_BYTES)
+            return cost + groups * rounded
+        return cost + write_cost(self.sink, block) + 3 * groups * (rounded + TABLE_BYTES)
+
+    def _in_pieces(self, block: Shape) -> bool:
+        """Whether groups are put together of several blocks, or kept as if they were."""
+        shape = self.source.shape
+        whole = all(block[axis] >= shape[axis] for axis in self.geometry.aggregated)
+        return self.method.merged or not whole
 
     def _fitting(self, unit: Shape) -> Shape:
         """Return a block of whole units that fits, or one unit where not even that does."""
@@ -147,12 +168,13 @@ class PassPlanner:
         """
         target = self._target()
         block = blocks.grow(self.source, unit, target)
-        single = exact_bytes(self.source.dtype)
+        single = exact_bytes(self.source.dtype) + self.method.sums
         first: Shape = ()
         height = prod(self.source.shape[axis] for axis in self.geometry.aggregated)
         run = max(min(target // height, blocks.RUN_BYTES), blocks.LEAST_RUN_BYTES)
         while target > self.source.dtype.itemsize:
-            sums = self._groups(block) * single
+            sketch = self.method.sketch if self._in_pieces(block) else 0
+            sums = self._groups(block) * (single + sketch)
             if not first and self.geometry.aggregated and sums > self._nbytes(block):
                 first = self.geometry.aggregated
             elif self._cost(block) > self.available or sums * EXACT_COPIES > GROUPS_BYTES:

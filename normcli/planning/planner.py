@@ -17,7 +17,10 @@ from normcli.planning.memory import (
     KEPT_COPIES,
     MIB,
     MOMENTS_BYTES,
+    PLAIN,
     TABLE_BYTES,
+    WAITING_COPIES,
+    MethodCost,
     cache_cost,
     exact_bytes,
     parts_cost,
@@ -53,6 +56,7 @@ def plan_fit(
     groups_held: int,
     moving_axis: int | None = None,
     sums_held: int = 0,
+    method: MethodCost = PLAIN,
 ) -> Plan:
     """Return the plan of one measuring pass.
 
@@ -73,15 +77,18 @@ def plan_fit(
         depend on neither chunks nor budget.
     sums_held : int
         Groups whose exact sums stay in memory.
+    method : MethodCost
+        What the method takes beside moments.
 
     Raises
     ------
     PlanError
         When one block does not fit the budget.
     """
-    held = _statistics_memory(groups_held) + cache_cost(source)
-    held += _sums_memory(sums_held, source)
-    passes = PassPlanner(source, geometry, resources.memory - held)
+    held = _statistics_memory(groups_held, method) + cache_cost(source)
+    held += _sums_memory(sums_held, source, method)
+    held += _kept_sketches(geometry, resources, method)
+    passes = PassPlanner(source, geometry, resources.memory - held, method=method)
     if moving_axis is not None:
         measure = passes.moving(moving_axis)
         reason = "one pass: batches are measured whole and folded in order"
@@ -99,6 +106,7 @@ def plan_part(
     kernel: str,
     groups_held: int,
     boxes: Sequence[Block],
+    method: MethodCost = PLAIN,
 ) -> Plan:
     """Return the plan that measures some boxes of an array, in one pass each.
 
@@ -106,7 +114,7 @@ def plan_part(
 
     Parameters
     ----------
-    source, geometry, resources, kernel, groups_held
+    source, geometry, resources, kernel, groups_held, method
         As for `plan_fit`.
     boxes : sequence of Block
         The boxes; without any there is nothing to do.
@@ -116,11 +124,12 @@ def plan_part(
     PlanError
         When one block does not fit the budget.
     """
-    held = _statistics_memory(groups_held) + _sums_memory(groups_held, source)
+    held = _statistics_memory(groups_held, method) + _sums_memory(groups_held, source, method)
+    held += _kept_sketches(geometry, resources, method)
     passes = []
     for box in boxes:
         info = replace(source, shape=box.shape)
-        work = PassPlanner(info, geometry, resources.memory - held).measure()
+        work = PassPlanner(info, geometry, resources.memory - held, method=method).measure()
         passes.append(replace(work, grid=replace(work.grid, origin=box.start)))
     if not passes:
         return Plan((), 1, resources.memory, held, kernel, "nothing: this part holds no block")
@@ -138,6 +147,7 @@ def plan_apply(
     known: bool,
     per_dataset: bool,
     affine_bytes: int = 0,
+    method: MethodCost = PLAIN,
     may_keep: bool = False,
 ) -> Plan:
     """Return the plan of an apply.
@@ -157,6 +167,8 @@ def plan_apply(
         element can be written.
     affine_bytes : int
         Bytes of scale and bias.
+    method : MethodCost
+        What the method takes beside moments.
     may_keep : bool
         Whether the tasks share their memory, so that chunks which fit the budget whole may be
         decoded once for two passes.
@@ -166,10 +178,11 @@ def plan_apply(
     PlanError
         When one block does not fit the budget, or a stream would have to be read twice.
     """
-    held = affine_bytes + _statistics_memory(groups_held) + cache_cost(source) + parts_cost(sink)
+    held = affine_bytes + _statistics_memory(groups_held, method)
+    held += cache_cost(source) + parts_cost(sink)
     in_order = "stream" in (source.storage, sink.storage)
     available = resources.memory - held
-    writing = PassPlanner(source, geometry, available, sink)
+    writing = PassPlanner(source, geometry, available, sink, method)
     if known:
         only = (writing.apply(),)
         reason = "one pass: the statistics are given"
@@ -190,7 +203,7 @@ def plan_apply(
             f"Fit first and pass --stats, or write the input to a file{remedy}.",
         )
     passes = (
-        PassPlanner(source, geometry, available).measure(),
+        PassPlanner(source, geometry, available, method=method).measure(),
         writing.apply(),
     )
     plan = _plan(passes, source, resources, held, kernel, f"two passes: {why}", in_order)
@@ -233,12 +246,35 @@ def _too_large(work: Pass, source: ArrayInfo, resources: Resources, held: int) -
     )
 
 
-def _statistics_memory(groups: int) -> int:
-    return groups * (2 * MOMENTS_BYTES + TABLE_BYTES)
+def _statistics_memory(groups: int, method: MethodCost) -> int:
+    return groups * (2 * (MOMENTS_BYTES + method.arrays) + TABLE_BYTES)
 
 
-def _sums_memory(groups: int, source: ArrayInfo) -> int:
-    return groups * KEPT_COPIES * exact_bytes(source.dtype)
+def _sums_memory(groups: int, source: ArrayInfo, method: MethodCost) -> int:
+    return groups * KEPT_COPIES * (exact_bytes(source.dtype) + method.sums)
+
+
+def _kept_sketches(geometry: Geometry, resources: Resources, method: MethodCost) -> int:
+    """Return the bytes of sketches of all groups, where they are kept to be merged.
+
+    Raises
+    ------
+    PlanError
+        When they alone are more than the budget.
+    """
+    if not method.merged:
+        return 0
+    groups = geometry.group_count
+    kept = groups * method.sketch * WAITING_COPIES
+    if kept > resources.memory:
+        raise PlanError(
+            f"Quantiles of {groups} groups need {_size(kept)}: a sketch takes up to "
+            f"{_size(method.sketch)}, and {WAITING_COPIES} of a group wait to be merged; the "
+            f"memory budget is {_size(resources.memory)}.",
+            "Aggregate more axes, or give more --memory; --method minmax and zscore need no "
+            "sketches.",
+        )
+    return kept
 
 
 def _size(nbytes: int) -> str:

@@ -146,6 +146,29 @@ def test_extremes_give_the_same_bits(cluster, tmp_path, method, mode):
     np.testing.assert_allclose(np.load(tmp_path / "there.npy"), want, rtol=1e-6, atol=3e-7)
 
 
+@pytest.mark.parametrize("mode", ["batch", "instance"])
+@pytest.mark.parametrize("method", [{"method": "robust"}, {"method": "lp", "p": 3}])
+def test_quantiles_and_norms_give_the_same_bits(cluster, tmp_path, method, mode):
+    pytest.importorskip("datasketches")
+    name = store(tmp_path, "x", X, "zarr3", CHUNKS)
+    options = {"layout": "NCHW", "mode": mode, "memory": "64MiB", **method}
+    normcli.apply(name, tmp_path / "here.npy", workers=2, **options)
+    normcli.apply(name, tmp_path / "there.npy", scheduler_file=cluster, **options)
+    assert (tmp_path / "here.npy").read_bytes() == (tmp_path / "there.npy").read_bytes()
+    axes, wide = ((0, 2, 3) if mode == "batch" else (2, 3)), X.astype("f8")
+    want = wide / (np.abs(wide) ** 3).sum(axes, keepdims=True) ** (1 / 3)
+    if method["method"] == "robust":
+        low, center, high = np.quantile(wide, [0.25, 0.5, 0.75], axis=axes, keepdims=True)
+        want = (wide - center) / (high - low)
+    np.testing.assert_allclose(np.load(tmp_path / "there.npy"), want, rtol=1e-6, atol=3e-7)
+    here = normcli.fit(name, tmp_path / "h.npz", workers=2, **options).statistics.moments
+    there = normcli.fit(
+        name, tmp_path / "t.npz", scheduler_file=cluster, **options
+    ).statistics.moments
+    for array in here.names():
+        assert getattr(here, array).tobytes() == getattr(there, array).tobytes()
+
+
 def test_apply_with_moving_statistics_and_its_inverse(cluster, tmp_path):
     name = store(tmp_path, "x", X, "npy")
     normcli.fit(

@@ -31,6 +31,7 @@ KINDS = (
     "reading and decoding in zarrs",
     "measuring and transforming",
     "encoding",
+    "checksums",
     "writing",
     "syncing to disk",
     "copying, planning, scheduling",
@@ -39,21 +40,20 @@ KINDS = (
 # The innermost frame that one of these describes tells the kind: the end of its file's name, the
 # function (empty for any), and a word of the line that it is at (empty for any).
 MARKS = (
-    ("publishing.py", "_sync", "", "syncing to disk"),
+    ("publishing/draft.py", "_sync", "", "syncing to disk"),
     ("", "", "os.fsync(", "syncing to disk"),
     ("", "", "os.preadv(", "reading bytes"),
+    ("arrays/checksums.py", "", "", "checksums"),
     ("", "", "os.pwrite", "writing"),
     ("zarr/storage/_local.py", "_get", "", "reading bytes"),
-    ("zarr/storage/_local.py", "_put", "", "writing"),
-    ("zarr/storage/_local.py", "_atomic_write", "", "writing"),
+    ("hdf5_disk.py", "_try", "", "writing"),
+    ("hdf5_spool.py", "", "", "writing"),
     ("zarr/codecs/blosc.py", "_decode_sync", "", "decoding"),
     ("zarr/codecs/blosc.py", "_encode_sync", "", "encoding"),
     ("zarrs/pipeline.py", "", "", "reading and decoding in zarrs"),
     ("hdf5_chunks.py", "_decode", "", "decoding"),
     ("hdf5_encode.py", "encode", "", "encoding"),
-    ("hdf5_sink.py", "", "write_direct_chunk", "writing"),
-    ("hdf5_sink.py", "", ".flush(", "writing"),
-    ("hdf5_sink.py", "", ".close(", "writing"),
+    ("hdf5_assembly.py", "", "write_direct_chunk", "writing"),
     ("/engine/tasks.py", "", "compute.", "measuring and transforming"),
 )
 

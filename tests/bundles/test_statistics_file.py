@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.exact_sums import EXACT_NAMES
 from normcli.bundles.formats import FORMATS, read_bundle, write_bundle
+from normcli.bundles.sketch_arrays import SKETCH_NAMES
 from normcli.bundles.statistics_file import (
     ARRAY_NAMES,
+    METHOD_NAMES,
     MOMENT_NAMES,
     read_statistics,
     read_statistics_header,
@@ -179,7 +181,12 @@ def test_the_schema_knows_every_field():
         assert set(properties[where]["properties"]) == {f.name for f in fields(cls)}
     moving = properties["moving"]["oneOf"][1]["properties"]
     assert set(moving) == {f.name for f in fields(MovingRule)} | {"batches"}
-    assert set(properties["arrays"]["properties"]) == {*ARRAY_NAMES, *EXACT_NAMES}
+    assert set(properties["arrays"]["properties"]) == {
+        *ARRAY_NAMES,
+        *METHOD_NAMES,
+        *EXACT_NAMES,
+        *SKETCH_NAMES,
+    }
 
 
 def test_statistics_too_large_for_json(tmp_path):

@@ -17,7 +17,7 @@ NORM = {
     "mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups", "group-axis",
     "method", "epsilon", "epsilon-placement", "ddof", "convention", "nonfinite", "batch-size",
     "num-channels", "expect-shape", "missing", "allow-external-refs", "allow-symlinks", "range",
-    "isolate",
+    "quantiles", "p", "isolate",
 }  # fmt: skip
 AXES = {"mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups", "group-axis"}
 FIT = {"momentum", "moving-variance", "moving-start", "rate-factor", "update", "part"}

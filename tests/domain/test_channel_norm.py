@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from normcli.domain.channel_norm import ChannelNorm, channel_norm
 from normcli.domain.layout import Layout
-from normcli.domain.norm_spec import EXTREMES, METHODS, PLACEMENTS, make_spec
+from normcli.domain.norm_spec import DIVISORS, METHODS, PLACEMENTS, make_spec
 from normcli.domain.statistics import SourceDescription, Statistics
 from normcli.domain.transform import normalizer
 from normcli.errors import DataPolicyError
@@ -26,7 +26,7 @@ def of(spec, mean, variance):
 
 
 # A mean and a variance hold no extremes.
-BY_MEAN = [method for method in METHODS if method not in EXTREMES]
+BY_MEAN = [method for method in METHODS if method not in DIVISORS]
 
 
 @given(LISTS, POSITIVE, LISTS, st.sampled_from(BY_MEAN), st.sampled_from(PLACEMENTS))

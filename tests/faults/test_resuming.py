@@ -70,6 +70,61 @@ def test_a_range_is_continued_and_another_range_is_not(forks: Forks, inputs, tmp
     assert outcome(tmp_path / "other", "y")["y.npy"] == whole(again)["y.npy"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "memory", "more"),
+    [
+        ("batch", "8900KiB", ("--method", "robust", "--quantiles", "10,90")),
+        ("instance", "6200KiB", ("--method", "robust")),
+        ("instance", "9300KiB", ("--method", "lp", "--p", "3")),
+        ("batch", "9300KiB", ("--method", "lp", "--p", "1")),
+    ],
+)
+@pytest.mark.parametrize("command", ["fit", "apply"])
+def test_quantiles_and_norms_are_continued(
+    forks: Forks, inputs, tmp_path, whole, command, mode, memory, more
+):
+    output = "y.npz" if command == "fit" else "y.npy"
+    name = str(inputs / "x.npy")
+    given = [command, name, "-o", output, "--memory", memory, "-j", "1", "--mode", mode, *more]
+    faulty = forks.run(
+        *given, cwd=tmp_path, at=3, signal=9, match="journal", ops="write", delay=20000
+    )
+    assert faulty.code == -9
+    ended = forks.run(*given, cwd=tmp_path)
+    assert (ended.code, "continuing: " in ended.err) == (0, True), ended.err
+    if command == "apply":
+        assert (tmp_path / output).read_bytes() == whole(given)[output]
+        return
+    (tmp_path / "whole").mkdir()
+    assert forks.run(*given, cwd=tmp_path / "whole").code == 0
+    with np.load(tmp_path / output) as found, np.load(tmp_path / "whole" / output) as want:
+        names = set(want) - {"normcli"}
+        assert set(found) - {"normcli"} == names
+        # Groups of so few elements have sketches that keep them all: the same bits again.
+        for array in names:
+            assert found[array].tobytes() == want[array].tobytes(), array
+
+
+def test_sketches_of_many_elements_are_continued(forks: Forks, tmp_path):
+    x = np.random.default_rng(2).normal(size=(400_000, 2)).astype("f4")
+    np.save(tmp_path / "in.npy", x)
+    given = ["fit", "in.npy", "-o", "y.npz", "--layout", "NC", "--method", "robust"]
+    given += ["--memory", "45MiB", "-j", "2"]
+    faulty = forks.run(
+        *given, cwd=tmp_path, at=3, signal=9, match="journal", ops="write", delay=20000
+    )
+    assert faulty.code == -9
+    ended = forks.run(*given, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    with np.load(tmp_path / "y.npz") as found:
+        np.testing.assert_array_equal(found["count"], 400_000)
+        np.testing.assert_array_equal(found["maximum"], x.max(0))
+        assert 0 < found["rank_error"][0] < 1e-4
+        for name, point in (("lower", 0.25), ("center", 0.5), ("upper", 0.75)):
+            ranks = (x <= found[name]).mean(0)
+            assert np.all(np.abs(ranks - point) <= 2 * found["rank_error"])
+
+
 def test_restart_begins_afresh(forks: Forks, inputs, tmp_path, whole):
     command = interrupted(forks, inputs, tmp_path)
     ended = forks.run(*command, "--restart", cwd=tmp_path)

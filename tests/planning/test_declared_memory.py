@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,7 +19,8 @@ from normcli.domain.geometry import bind
 from normcli.domain.grid import Block
 from normcli.domain.layout import Layout
 from normcli.domain.norm_spec import make_spec
-from normcli.engine.collectors import HeldSums
+from normcli.engine.collectors import HeldMoments, HeldSums
+from normcli.engine.run import RegionTrees
 from normcli.engine.tasks import MeasureJob, measure_run
 from normcli.engine.walk import Walk
 from normcli.kernels.numba_memory import Memory
@@ -31,6 +33,7 @@ from normcli.planning.memory import (
     TILE_BYTES,
     cache_cost,
     exact_bytes,
+    method_cost,
     read_cost,
     write_cost,
 )
@@ -205,6 +208,46 @@ def test_kept_sums_take_no_more_than_declared(dtype, kernel, pieces):
         run.finish(held.sums.canonical())
 
     assert peak(keep) <= groups * (KEPT_COPIES * exact_bytes(x.dtype) + MOMENTS_BYTES) + ROOM
+
+
+METHODS = [{"method": "robust"}, {"method": "lp", "p": 1.0}, {"method": "lp", "p": 3.0}]
+
+
+@pytest.mark.parametrize("settings", METHODS, ids=str)
+@pytest.mark.parametrize("dtype", ["i2", "f4", "f8"])
+@pytest.mark.parametrize(("shape", "mode"), [((3_000_000, 2), "batch"), ((400, 20_000), "layer")])
+def test_what_methods_need_takes_no_more_than_declared(tmp_path, shape, mode, dtype, settings):
+    pytest.importorskip("datasketches")
+    x = (np.random.default_rng(0).standard_normal(shape, "f4") * 100).astype(dtype)
+    if dtype == "f4":
+        x[1, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    source = open_source(str(tmp_path / "x.npy"))
+    spec = make_spec(Layout("NC"), x.dtype, mode=mode, **settings)
+    geometry = bind(spec, shape)
+    merged = mode == "batch"
+    method = method_cost(spec, geometry, merged)
+    groups = geometry.group_count
+    plan = plan_fit(source.info, geometry, Resources(1, 1 << 30), "numpy", groups, method=method)
+    (work,) = plan.passes
+    walk = Walk(work.grid, geometry.kept)
+    assert len(walk) > 1
+    job = MeasureJob(source, geometry, walk, "numpy", merged, spec)
+    held: Any = HeldSums if merged else HeldMoments
+    for run in list(walk.runs())[:2]:
+        taken = peak(lambda job=job, run=run: measure_run(job, run))
+        results = run.count * prod(geometry.statistics_shape) * (MOMENTS_BYTES + method.arrays)
+        assert taken <= work.block_memory + results + ROOM
+    results = [measure_run(job, run) for run in walk.runs()]
+
+    def put_together():
+        kept = held(geometry.statistics_shape, spec if merged else spec.method)
+        trees = RegionTrees(walk, kept)
+        for result in results:
+            trees.add(result)
+
+    given = sum(part.moments.nbytes for result in results for part in result.regions)
+    assert peak(put_together) + (given if merged else 0) <= plan.statistics_memory + ROOM
 
 
 def test_kept_sums_are_part_of_the_plan():

@@ -1,0 +1,56 @@
+"""Which moments a method needs, measured and rounded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.moments import Moments
+from normcli.domain.norm_moments import NormMoments, PowerMoments
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.quantile_moments import QuantileMoments, SketchedMoments
+from normcli.domain.quantile_sketches import QuantileSketches
+
+# Sums that are not rounded yet, so that they can be merged.
+Unrounded = ExactMoments | SketchedMoments | PowerMoments
+# What tasks hand over: rounded already where nothing is merged with it.
+Found = Moments | Unrounded
+
+
+def kind_of(method: str) -> type[Moments]:
+    """Return the kind of moments that statistics of a method have."""
+    if method == "robust":
+        return QuantileMoments
+    return NormMoments if method == "lp" else Moments
+
+
+def array_names(method: str) -> tuple[str, ...]:
+    """Return the arrays that statistics of a method have in a sidecar, those for readers too."""
+    kind = kind_of(method)
+    return (*kind.names(), *kind.identity(()).derived())
+
+
+def moments_from(spec: NormSpec, arrays: dict[str, np.ndarray]) -> Moments:
+    """Return the moments that arrays by the names of their kind hold."""
+    moments = kind_of(spec.method)(**arrays)
+    if isinstance(moments, NormMoments):
+        assert spec.p is not None
+        return replace(moments, p=spec.p)
+    return moments
+
+
+def plain_sums(sums: Unrounded) -> ExactMoments:
+    """Return the exact sums of the elements alone, which are what sidecars keep of them."""
+    return sums if isinstance(sums, ExactMoments) else sums.plain
+
+
+def no_sums(
+    shape: tuple[int, ...], levels: tuple[float, float] | None = None, p: float | None = None
+) -> Unrounded:
+    """Return the sums of nothing, as a method needs them that has these settings."""
+    if levels is not None:
+        sketches = QuantileSketches.identity(shape, levels)
+        return SketchedMoments(ExactMoments.identity(shape), sketches)
+    return ExactMoments.identity(shape) if p is None else PowerMoments.identity(shape, p)

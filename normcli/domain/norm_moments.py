@@ -1,0 +1,187 @@
+"""Moments with a p-norm: what the method ``lp`` divides by.
+
+The norms of p = 2 and infinity follow from the moments. For any other p the sum of ``|x|**p`` is
+kept beside them, as exactly as other sums are: each power is rounded once, their sum not at all,
+so that it is the same for any chunks, order and number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.moments import Moments
+
+# Where the largest power of a group is smaller, others may have lost bits that its norm needs.
+LEAST_POWER = 1e-290
+
+
+@dataclass(frozen=True)
+class NormMoments(Moments):
+    """Moments, and the p-norm of the same finite elements.
+
+    Attributes
+    ----------
+    norm : ndarray of float64
+        ``sum(|x|**p)**(1/p)`` of each group; 0 where count is 0, infinite where the powers leave
+        float64.
+    p : float
+        The p, 1 or more, or infinity.
+    """
+
+    norm: np.ndarray
+    p: float = 2.0
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the arrays."""
+        return (*Moments.names(), "norm")
+
+    @classmethod
+    def identity(cls, shape: tuple[int, ...]) -> NormMoments:
+        """Return the moments of nothing."""
+        return cls.of(Moments.identity(shape), np.zeros(shape), 2.0)
+
+    @classmethod
+    def of(cls, moments: Moments, norm: np.ndarray, p: float) -> NormMoments:
+        """Return moments with a norm of the same elements."""
+        plain = {name: getattr(moments, name) for name in Moments.names()}
+        return cls(**plain, norm=norm, p=p)
+
+    def merge(self, other: Moments) -> NormMoments:
+        """Return the moments of the union of two disjoint sets of elements."""
+        assert isinstance(other, NormMoments)
+        union = super().merge(other)
+        largest = np.maximum(self.norm, other.norm)
+        if np.isinf(self.p):
+            return NormMoments.of(union, largest, self.p)
+        # Scaled by the larger one, so that no power leaves float64.
+        scale = np.where(largest > 0, largest, 1.0)
+        powers = (self.norm / scale) ** self.p + (other.norm / scale) ** self.p
+        return NormMoments.of(union, scale * powers ** (1 / self.p) * (largest > 0), self.p)
+
+    def with_sums(self, moments: Moments) -> NormMoments:
+        """Return other moments of the same elements, with the norm that follows from them.
+
+        That of p = 2 and infinity is theirs; any other one stays.
+        """
+        if needs_powers(self.p):
+            return replace(self, **{name: getattr(moments, name) for name in Moments.names()})
+        return NormMoments.of(moments, norm_of(moments, self.p), self.p)
+
+
+def needs_powers(p: float) -> bool:
+    """Whether the sum of ``|x|**p`` does not follow from moments."""
+    return p != 2 and not np.isinf(p)
+
+
+def largest_magnitude(moments: Moments) -> np.ndarray:
+    """Return the largest magnitude of each group; 0 where count is 0."""
+    seen = moments.count > 0
+    low, high = np.where(seen, moments.minimum, 0.0), np.where(seen, moments.maximum, 0.0)
+    return np.asarray(np.maximum(np.abs(low), np.abs(high)))
+
+
+def norm_of(moments: Moments, p: float) -> np.ndarray:
+    """Return the norm that follows from moments, for p = 2 or infinity.
+
+    ``sum(x**2)`` is ``m2 + n * mean**2``, both of which are correctly rounded and not negative, so
+    nothing cancels: the norm is right to 4 units in the last place.
+    """
+    largest = largest_magnitude(moments)
+    if np.isinf(p):
+        return largest
+    scale = np.where(largest > 0, largest, 1.0)
+    with np.errstate(over="ignore"):
+        share = moments.mean / scale
+        squares = moments.m2 / scale / scale + moments.count * (share * share)
+    return np.asarray(scale * np.sqrt(squares) * (largest > 0))
+
+
+def norm_of_powers(powers: Moments, p: float) -> np.ndarray:
+    """Return the norm of elements whose powers have these moments."""
+    # The n-th root first, because n times the mean may leave float64 where the norm does not.
+    with np.errstate(over="ignore"):
+        if p == 1:
+            return np.asarray(powers.mean * powers.count)
+        return np.asarray(powers.mean ** (1 / p) * powers.count ** (1 / p))
+
+
+@dataclass(frozen=True)
+class PowerMoments:
+    """Exact sums of elements and of their powers, before either is rounded.
+
+    Attributes
+    ----------
+    plain : ExactMoments
+        Of the elements.
+    powers : ExactMoments or None
+        Of ``|x|**p``; None where the norm follows from `plain`.
+    p : float
+        The p.
+    """
+
+    plain: ExactMoments
+    powers: ExactMoments | None
+    p: float
+
+    @classmethod
+    def identity(cls, shape: tuple[int, ...], p: float) -> PowerMoments:
+        """Return the moments of nothing."""
+        powers = ExactMoments.identity(shape) if needs_powers(p) else None
+        return cls(ExactMoments.identity(shape), powers, p)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the groups."""
+        return self.plain.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all sums together."""
+        return self.plain.nbytes + (0 if self.powers is None else self.powers.nbytes)
+
+    def __getitem__(self, index: Any) -> PowerMoments:
+        """Return the sums of some of the groups."""
+        powers = None if self.powers is None else self.powers[index]
+        return PowerMoments(self.plain[index], powers, self.p)
+
+    def store(self, index: Any, part: PowerMoments) -> PowerMoments:
+        """Put some groups in place, and return the whole."""
+        powers = self.powers
+        if powers is not None:
+            assert part.powers is not None
+            powers = powers.store(index, part.powers)
+        return PowerMoments(self.plain.store(index, part.plain), powers, self.p)
+
+    def merge(self, other: PowerMoments) -> PowerMoments:
+        """Return the sums of the union of two disjoint sets of elements."""
+        powers = self.powers
+        if powers is not None:
+            assert other.powers is not None
+            powers = powers.merge(other.powers)
+        return PowerMoments(self.plain.merge(other.plain), powers, self.p)
+
+    def canonical(self) -> PowerMoments:
+        """Return the same with sums in their canonical form."""
+        powers = None if self.powers is None else self.powers.canonical()
+        return PowerMoments(self.plain.canonical(), powers, self.p)
+
+    def finish(
+        self, rounding: Callable[[ExactMoments], Moments] = ExactMoments.finish
+    ) -> NormMoments:
+        """Return the moments in float64, with the norm."""
+        moments = rounding(self.plain)
+        if self.powers is None:
+            return NormMoments.of(moments, norm_of(moments, self.p), self.p)
+        powers = rounding(self.powers)
+        with np.errstate(over="ignore", under="ignore"):
+            most = largest_magnitude(moments) ** self.p
+        beyond = (powers.nonfinite != moments.nonfinite) | ((most > 0) & (most < LEAST_POWER))
+        lost = beyond | ((most == 0) & (largest_magnitude(moments) > 0))
+        norm = np.where(lost, np.inf, norm_of_powers(powers, self.p))
+        return NormMoments.of(moments, norm, self.p)

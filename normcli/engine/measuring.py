@@ -1,0 +1,108 @@
+"""How the blocks of a pass are measured: the sums of every method, and what some need beside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from normcli.arrays.access import ArraySource
+from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.geometry import Geometry
+from normcli.domain.grid import Block
+from normcli.domain.moment_kinds import Unrounded, no_sums
+from normcli.domain.moments import Moments
+from normcli.domain.norm_moments import PowerMoments, needs_powers
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.quantile_moments import QuantileMoments, SketchedMoments
+from normcli.domain.quantile_sketches import sketch_k
+from normcli.kernels.group_powers import measure_powers
+from normcli.kernels.group_quantiles import sketch_groups, whole_quantiles
+from normcli.kernels.select import Kernels
+
+Start = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Measures blocks for one method.
+
+    Attributes
+    ----------
+    compute : Kernels
+        Takes the exact sums.
+    geometry : Geometry
+        Of the whole array.
+    levels : tuple of float or None
+        The quantiles that the method ``robust`` needs.
+    p : float or None
+        The norm that the method ``lp`` needs.
+    """
+
+    compute: Kernels
+    geometry: Geometry
+    levels: tuple[float, float] | None = None
+    p: float | None = None
+
+    @classmethod
+    def of(cls, spec: NormSpec | None, geometry: Geometry, compute: Kernels) -> Measurer:
+        """Return what measures for the method of `spec`; moments alone for None."""
+        if spec is None:
+            return cls(compute, geometry)
+        levels = None if spec.quantiles is None else spec.levels
+        return cls(compute, geometry, levels, spec.p)
+
+    def sums(self, source: ArraySource, values: np.ndarray, block: Block) -> Unrounded:
+        """Return the sums of what of a block counts in statistics, to be merged with others."""
+        parts = source.stored_parts(block)
+        if parts is None:
+            return self._sums(values, block.start)
+        region = self.geometry.region(block.start, block.stop)
+        whole: Any = no_sums(tuple(s.stop - s.start for s in region), self.levels, self.p)
+        for part in parts:
+            start = tuple(a + s.start for a, s in zip(block.start, part, strict=True))
+            stop = tuple(a + s.stop for a, s in zip(block.start, part, strict=True))
+            order: Any = "F" if values.flags.f_contiguous and not values.flags.c_contiguous else "C"
+            sums = self._sums(values[part].copy(order=order), start)
+            index = tuple(
+                slice(own.start - s.start, own.stop - s.start)
+                for own, s in zip(self.geometry.region(start, stop), region, strict=True)
+            )
+            whole = whole.store(index, whole[index].merge(sums))
+        found: Unrounded = whole
+        return found
+
+    def moments(self, source: ArraySource, values: np.ndarray, block: Block) -> Moments:
+        """Return the rounded moments of a block that holds whole groups."""
+        if self.levels is None:
+            return self.finish(self.sums(source, values, block))
+        plain = Measurer(self.compute, self.geometry).moments(source, values, block)
+        parts = source.stored_parts(block)
+        if parts is not None:
+            # What is not stored has no place in an order, as what is not finite.
+            known = np.full_like(values, np.nan, np.float64)
+            for part in parts:
+                known[part] = values[part]
+            values = known
+        quantiles = whole_quantiles(values, self.geometry, block.start, self.levels)
+        return QuantileMoments.of(plain, *quantiles, np.zeros(plain.shape))
+
+    def finish(self, sums: Unrounded) -> Moments:
+        """Return sums, rounded."""
+        if isinstance(sums, ExactMoments):
+            return self.compute.finish(sums)
+        return sums.finish(self.compute.finish)
+
+    def _sums(self, values: np.ndarray, start: Start) -> Unrounded:
+        plain = self.compute.measure(values, self.geometry, start)
+        if self.levels is not None:
+            k = sketch_k(self.geometry.group_count)
+            sketches = sketch_groups(values, self.geometry, start, self.levels, k)
+            return SketchedMoments(plain, sketches)
+        if self.p is not None:
+            powers = None
+            if needs_powers(self.p):
+                powers = measure_powers(values, self.geometry, start, self.p)
+            return PowerMoments(plain, powers, self.p)
+        return plain
