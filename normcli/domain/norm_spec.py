@@ -105,7 +105,7 @@ class NormSpec:
                 f"Epsilon is {self.epsilon!r}; it must be a finite number, 0 or more.",
                 "--epsilon 0 divides by the exact standard deviation.",
             )
-        if self.convention == "matlab" and self.epsilon == 0 and not self.by_extremes:
+        if self.convention == "matlab" and self.epsilon == 0 and not self.divides_by:
             raise UsageError(
                 "Epsilon is 0; --convention matlab asks for one above 0, as MATLAB does.",
                 "Leave --convention out to divide by the exact standard deviation.",
