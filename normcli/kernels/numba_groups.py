@@ -19,8 +19,9 @@ from numba.extending import overload
 from normcli.kernels.numba_affine import TILE as AFFINE_TILE
 from normcli.kernels.numba_affine import by_second
 from normcli.kernels.numba_finish import finish_groups
-from normcli.kernels.numba_floats import ONE_PASS, TILE, add_tile, put_sums, tile_sums, units
+from normcli.kernels.numba_floats import ONE_PASS, add_tile, tile_sums
 from normcli.kernels.numba_jit import EXACT, LANES, jit
+from normcli.kernels.numba_splits import TILE, put_sums, units
 from normcli.kernels.numba_spread import mean_and_m2
 from normcli.kernels.numba_sums import carry
 

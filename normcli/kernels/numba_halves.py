@@ -1,7 +1,7 @@
 """Exact sums of float16 elements, widened in registers.
 
 All finite ones are below 2**16 and multiples of 2**-24, and their squares of 2**-48, so one power
-of two goes with every tile: in the terms of `numba_floats` e = 16, where the smallest units are
+of two goes with every tile: in the terms of `numba_splits` e = 16, where the smallest units are
 2**(16 - 42) and 2**(32 - 84). Nothing depends on the smallest magnitude, and no tile takes a second
 pass. Widened into memory first, the same took 0.43 ns an element on one core instead of 0.3.
 """
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from normcli.kernels.numba_floats import add_sums, anchor_of, split_single
 from normcli.kernels.numba_jit import LANES, SUMS, jit
+from normcli.kernels.numba_splits import add_sums, anchor_of, split_single
 from normcli.kernels.numba_widen import F16C, float_of_half
 
 # Whether this processor widens float16 in registers.

@@ -9,12 +9,12 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from normcli.kernels.numba_columns import PITCH, WIDTH
 from normcli.kernels.numba_integers import put_long
 from normcli.kernels.numba_jit import LANES, jit
+from normcli.kernels.numba_lane_room import PITCH, WIDTH
 from normcli.kernels.numba_sums import put
 
-# Sums of lanes, int64 at constant distances in one array: see `numba_columns`.
+# Sums of lanes, int64 at constant distances in one array: see `numba_lane_room`.
 ACCUMULATORS = 8 * PITCH
 # Rows whose sums of 32-bit halves are sure to fit in int64.
 _ROWS = 1 << 30

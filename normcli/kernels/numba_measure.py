@@ -21,11 +21,13 @@ import numpy as np
 
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
-from normcli.kernels import numba_columns, numba_integer_columns
-from normcli.kernels.numba_floats import TILE
+from normcli.kernels import numba_integer_columns
+from normcli.kernels import numba_lane_room as lane_room
+from normcli.kernels.numba_columns import columns
 from normcli.kernels.numba_lanes import SIDE
 from normcli.kernels.numba_memory import Memory
 from normcli.kernels.numba_rows import rows
+from normcli.kernels.numba_splits import TILE
 from normcli.kernels.numba_sums import Sums, new_sums, settled, widths_of
 from normcli.kernels.pieces import Dense, Piece, cut, region_shape
 
@@ -140,22 +142,22 @@ def _columns(work: _Work, offset: int, loops: list[_Loop], lanes: list[_Loop]) -
 
 def _adder(memory: Memory) -> Any:
     """Return the compiled loop over columns of a type, with its room."""
-    columns, integers = numba_columns, numba_integer_columns
     if memory.integers:
+        integers = numba_integer_columns
         acc = np.empty(integers.ACCUMULATORS, np.int64)
-        ext = np.empty(2 * columns.PITCH, memory.flat.dtype)
+        ext = np.empty(2 * lane_room.PITCH, memory.flat.dtype)
         return lambda *place: integers.integer_columns(memory.flat, acc, ext, *place)
-    scratch = memory.scratch(columns.HEIGHT * columns.WIDTH)
-    zeros = np.zeros(columns.WIDTH, memory.wide)
+    scratch = memory.scratch(lane_room.HEIGHT * lane_room.WIDTH)
+    zeros = np.zeros(lane_room.WIDTH, memory.wide)
     zeros.flags.writeable = scratch is not None
     room = (
-        np.empty(columns.ACCUMULATORS),
-        np.zeros(columns.INTEGERS, np.int64),
-        np.empty(columns.BITS, f"i{memory.wide.itemsize}"),
-        np.empty(columns.HEIGHT, memory.wide),
+        np.empty(lane_room.ACCUMULATORS),
+        np.zeros(lane_room.INTEGERS, np.int64),
+        np.empty(lane_room.BITS, f"i{memory.wide.itemsize}"),
+        np.empty(lane_room.HEIGHT, memory.wide),
         zeros,
     )
-    return lambda *place: columns.columns(memory.flat, memory.half, scratch, room, *place)
+    return lambda *place: columns(memory.flat, memory.half, scratch, room, *place)
 
 
 def _owner(lanes: list[_Loop]) -> np.ndarray:

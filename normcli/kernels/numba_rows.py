@@ -11,10 +11,11 @@ from typing import Any
 from numba import types
 from numba.extending import overload
 
-from normcli.kernels.numba_floats import TILE, add_tile
+from normcli.kernels.numba_floats import add_tile
 from normcli.kernels.numba_halves import DIRECT, FLOAT16, add_halves
 from normcli.kernels.numba_integers import add_integers
 from normcli.kernels.numba_jit import LANES, jit
+from normcli.kernels.numba_splits import TILE
 from normcli.kernels.numba_widen import load
 
 

@@ -17,8 +17,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from normcli.kernels.numba_floats import STEP
 from normcli.kernels.numba_jit import EXACT, jit
+from normcli.kernels.numba_splits import STEP
 
 MOST = 1 << 20
 _EXACT_INTEGERS = 1 << 53

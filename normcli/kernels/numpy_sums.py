@@ -1,6 +1,6 @@
 """Exact sums of the rows of a matrix, with NumPy.
 
-Floats are split without loss as in `numba_floats`, whose docstring has the proof: rows are scaled
+Floats are split without loss as in `numba_splits`, whose docstring has the proof: rows are scaled
 by a power of two to less than 1, and as many binades at once are summed as the units can hold.
 """
 
