@@ -37,6 +37,8 @@ _BOOT = (
 # A library that the environment names must not be loaded into the helper either.
 _DROPPED = ("HDF5_PLUGIN_PATH", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME")
 
+_OPENMP = (b"libgomp", b"libomp", b"libiomp")
+
 # Whether this process is a child or the helper, which must not try what they are trying.
 _serving = False
 
@@ -184,7 +186,21 @@ def _may_fork() -> bool:
         hasattr(os, "fork")
         and threading.current_thread() is threading.main_thread()
         and threading.active_count() == 1
+        and not _holds_openmp()
     )
+
+
+def _holds_openmp() -> bool:
+    """Whether OpenMP is in this process: a forked child waits for its threads for ever.
+
+    The bitshuffle filter and torch bring it. BLAS keeps threads too, but makes new ones in a child.
+    """
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            libraries = file.read()
+    except OSError:
+        return False  # a system that does not tell
+    return any(name in libraries for name in _OPENMP)
 
 
 def serve(module: str) -> None:

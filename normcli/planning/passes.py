@@ -173,8 +173,8 @@ class PassPlanner:
         height = prod(self.source.shape[axis] for axis in self.geometry.aggregated)
         run = max(min(target // height, blocks.RUN_BYTES), blocks.LEAST_RUN_BYTES)
         while target > self.source.dtype.itemsize:
-            sketch = self.method.sketch if self._in_pieces(block) else 0
-            sums = self._groups(block) * (single + sketch)
+            sums = self._groups(block) * single
+            # Sketches grow with the elements they stand for; only what they cost decides.
             if not first and self.geometry.aggregated and sums > self._nbytes(block):
                 first = self.geometry.aggregated
             elif self._cost(block) > self.available or sums * EXACT_COPIES > GROUPS_BYTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -110,6 +111,33 @@ def test_threads_decide_who_forks():
     finally:
         done.set()
         other.join()
+
+
+def test_openmp_decides_who_forks(tmp_path):
+    """A child that is forked where the bitshuffle filter ran waits for its threads for ever."""
+    pytest.importorskip("hdf5plugin")
+    code = (
+        "import h5py, hdf5plugin, numpy as np, normcli\n"
+        "from normcli import isolation\n"
+        "assert isolation._may_fork()\n"
+        "values = np.arange(2.0**16, dtype='f4').reshape(16, -1)\n"
+        "for name in 'ab':\n"
+        "    with h5py.File(name + '.h5', 'w') as file:\n"
+        "        packed = hdf5plugin.Bitshuffle(cname='lz4')\n"
+        "        file.create_dataset('x', data=values, chunks=(8, 4096), **packed)\n"
+        "    normcli.fit(name + '.h5', layout='NC', workers=1)\n"
+        "assert not isolation._may_fork()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def kills(path: Path) -> bool:
