@@ -10,6 +10,7 @@ import numpy as np
 
 from normcli.arrays.attributes import plain_attrs
 from normcli.arrays.hdf5_chunks import decodable
+from normcli.arrays.hdf5_dims import dimension_names
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.errors import InputError
@@ -81,24 +82,11 @@ def describe(dataset: h5py.Dataset) -> ArrayInfo:
         shape=tuple(int(n) for n in dataset.shape),
         dtype=dtype,
         chunks=dataset.chunks,
-        dims=_dims(dataset),
+        dims=dimension_names(dataset),
         attrs=_attrs(dataset),
         storage="hdf5",
         codecs=_codecs(dataset),
     )
-
-
-def _dims(dataset: h5py.Dataset) -> tuple[str, ...] | None:
-    own = dataset.name.rsplit("/", 1)[-1] if dataset.name else ""
-    if dataset.ndim == 1 and h5py.h5ds.is_scale(dataset.id):
-        return (own,)
-    names = []
-    for dim in dataset.dims:
-        name = dim.label
-        if not name and len(dim):
-            name = (dim[0].name or "").rsplit("/", 1)[-1]
-        names.append(name)
-    return tuple(names) if any(names) else None
 
 
 def _attrs(dataset: h5py.Dataset) -> dict[str, Any]:
