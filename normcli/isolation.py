@@ -179,9 +179,14 @@ def require_survival(path: str, module: str, function: str, **arguments: Any) ->
     raise InputError(f"{path} crashes the library that reads it ({number}).", hint)
 
 
+# A forked child of a process that has used OpenMP waits for ever for threads that it does not have.
+_WITH_OPENMP = ("bitshuffle",)
+
+
 def _may_fork() -> bool:
     return (
         hasattr(os, "fork")
+        and not any(name in sys.modules for name in _WITH_OPENMP)
         and threading.current_thread() is threading.main_thread()
         and threading.active_count() == 1
     )

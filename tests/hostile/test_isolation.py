@@ -7,9 +7,12 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from normcli import isolation
+from normcli.arrays.opening import open_source
+from normcli.domain.grid import Block
 from normcli.errors import InputError, SafetyError
 from tests.hostile.commands import limited
 from tests.hostile.mutations import Seed, hdf5
@@ -110,6 +113,22 @@ def test_threads_decide_who_forks():
     finally:
         done.set()
         other.join()
+
+
+@pytest.mark.timeout(30)
+def test_the_second_file_after_a_library_that_uses_openmp(tmp_path):
+    """A forked child would wait there for ever."""
+    plugin = pytest.importorskip("hdf5plugin")
+    pytest.importorskip("bitshuffle")
+    import h5py
+
+    for name in ("a.h5", "b.h5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            values = np.random.default_rng(3).normal(size=(1 << 18, 2)).astype("f4")
+            file.create_dataset("x", data=values, chunks=(1 << 17, 2), **plugin.Bitshuffle())
+        source = open_source(str(tmp_path / name))
+        source.read(Block(0, (0, 0), values.shape))
+        source.close()
 
 
 def kills(path: Path) -> bool:
