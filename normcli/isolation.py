@@ -37,6 +37,8 @@ _BOOT = (
 # A library that the environment names must not be loaded into the helper either.
 _DROPPED = ("HDF5_PLUGIN_PATH", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME")
 
+_OPENMP = (b"libgomp", b"libomp", b"libiomp")
+
 # Whether this process is a child or the helper, which must not try what they are trying.
 _serving = False
 
@@ -179,17 +181,26 @@ def require_survival(path: str, module: str, function: str, **arguments: Any) ->
     raise InputError(f"{path} crashes the library that reads it ({number}).", hint)
 
 
-# A forked child of a process that has used OpenMP waits for ever for threads that it does not have.
-_WITH_OPENMP = ("bitshuffle",)
-
-
 def _may_fork() -> bool:
     return (
         hasattr(os, "fork")
-        and not any(name in sys.modules for name in _WITH_OPENMP)
         and threading.current_thread() is threading.main_thread()
         and threading.active_count() == 1
+        and not _holds_openmp()
     )
+
+
+def _holds_openmp() -> bool:
+    """Whether OpenMP is in this process: a forked child waits for its threads for ever.
+
+    The bitshuffle filter and torch bring it. BLAS keeps threads too, but makes new ones in a child.
+    """
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            libraries = file.read()
+    except OSError:
+        return False  # a system that does not tell
+    return any(name in libraries for name in _OPENMP)
 
 
 def serve(module: str) -> None:

@@ -3,13 +3,40 @@
 ``HYPOTHESIS_PROFILE=default`` searches afresh.
 """
 
-import os
+from __future__ import annotations
 
+import os
+from typing import Any
+
+import pytest
 from hypothesis import settings
 
+from tests.examples import CUT
 from tests.figures import figures, pytest_terminal_summary
 
 __all__ = ["figures", "pytest_terminal_summary"]
 
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell `tests.examples` whether this is the fast cut."""
+    if "not slow" in config.getoption("markexpr"):
+        os.environ[CUT] = "1"
+    else:
+        os.environ.pop(CUT, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process one stretch of tests, from whose end the others take when they are done.
+
+    By default processes take turns, test by test. Then each compiles the kernels of every file, and
+    starts the cluster of every file.
+    """
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)

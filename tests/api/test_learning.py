@@ -22,6 +22,7 @@ from normcli.bundles.formats import read_bundle
 from normcli.bundles.parameter_file import read_affine
 from normcli.engine.events import Observer
 from normcli.errors import DataPolicyError, PlanError
+from tests.examples import examples
 
 from .stores import STORAGES, load, store
 
@@ -111,7 +112,7 @@ LEARNED = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     storages=st.tuples(*[st.sampled_from(STORAGES)] * 2),
     chunks=st.tuples(*[st.tuples(*(st.integers(1, n) for n in SHAPE))] * 2),

@@ -21,13 +21,14 @@ from normcli.api.options import ApplyOptions, FitOptions, RunOptions
 from normcli.domain.moments import Moments
 from normcli.engine.events import Observer
 from normcli.kernels import select
+from tests.examples import examples
 
 from .stores import STORAGES, load, store, suffix
 
 # Examples are small already, and writing files makes shrinking them slow.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
-FEW = settings(max_examples=12, deadline=None, phases=PHASES)
-MORE = settings(max_examples=30, deadline=None, phases=PHASES)
+FEW = settings(max_examples=examples(12), deadline=None, phases=PHASES)
+MORE = settings(max_examples=examples(30), deadline=None, phases=PHASES)
 # Above the temporaries of a worker's tiles (4 MiB), so that blocks become small.
 TIGHT, AMPLE = "4200KiB", "1GiB"
 

@@ -13,6 +13,7 @@ from normcli.bundles.bundle import Bundle
 from normcli.bundles.formats import read_bundle, write_bundle
 from normcli.domain.dtypes import bfloat16
 from normcli.errors import InputError, OutputError, UsageError
+from tests.examples import examples
 
 TYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 TYPES += ["float16", "float32", "float64", "bfloat16"]
@@ -84,7 +85,7 @@ class BundleContract:
         back[0] = 1
 
     @settings(
-        max_examples=25,
+        max_examples=examples(25),
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,

@@ -26,6 +26,7 @@ from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.statistics import Statistics
 from normcli.errors import InputError, NormcliError
 from tests.domain.test_canonical_sums import sums_of
+from tests.examples import examples
 
 from .samples import spec_of, statistics_of
 
@@ -174,7 +175,7 @@ def test_some_of_the_arrays_are_none(kept):
 
 
 @given(st.sampled_from(EXACT_NAMES), st.integers(0, 3), st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_no_numbers_break_the_reader(name, group, data):
     bundle = statistics_bundle(sample())
     arrays = {n: np.array(values) for n, values in bundle.arrays.items()}

@@ -29,6 +29,7 @@ from normcli.domain.moving_average import MovingRule
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription
 from normcli.errors import UsageError
+from tests.examples import examples
 
 from .contract import same_bits
 from .samples import BY_BATCHES, MODES, spec_of, statistics_of
@@ -71,7 +72,9 @@ def test_statistics_of_every_mode_come_back(tmp_path, suffix, options):
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(30),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     options=st.sampled_from([*MODES, BY_BATCHES]),

@@ -19,6 +19,7 @@ from normcli.domain.norm_spec import make_spec
 from normcli.domain.statistics import EXACT_GROUPS, added, keeps_exact
 from normcli.kernels.select import kernels
 from tests.engine.test_merging import bind_last
+from tests.examples import examples
 
 measure = kernels("numpy").measure
 
@@ -54,7 +55,7 @@ def test_shortest_limbs_hold_the_same_integers(rows, zeros):
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i8", "u1", "f2"])
 @given(st.data())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_any_cut_and_order_gives_the_same_canonical_sums(dtype, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     shape = data.draw(st.sampled_from([(24,), (3, 24), (2, 2, 24)]))

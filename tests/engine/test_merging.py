@@ -24,6 +24,7 @@ from normcli.engine.run import RegionTrees
 from normcli.engine.tasks import Region, RunResult
 from normcli.engine.walk import TASKS_WANTED, Run, Walk
 from normcli.kernels.select import kernels
+from tests.examples import examples
 
 measure = kernels("numpy").measure
 
@@ -146,7 +147,7 @@ def test_many_blocks_are_bundled():
 
 
 @given(walks(), st.integers(0, 2**32 - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_regions_are_put_together_from_runs_in_any_order(walk, seed):
     kept = tuple(sorted(walk.kept))
     shape = tuple(walk.grid.counts[axis] for axis in kept)
@@ -183,7 +184,7 @@ def test_regions_are_put_together_from_runs_in_any_order(walk, seed):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_moving_statistics_are_folded_in_order(data):
     observations = data.draw(st.integers(1, 30), "observations")
     channels, width = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 4))

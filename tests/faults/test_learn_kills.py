@@ -35,7 +35,7 @@ def taken(folder: Path) -> dict:
     return document
 
 
-@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_some_operations(shim: Shim, work: Path, step: int):
     ended = run(*COMMAND, cwd=work)
     assert ended.code == 0, ended.err

@@ -24,7 +24,7 @@ from normcli.arrays.rules import InputRules
 from normcli.domain.grid import Block
 from normcli.errors import DataPolicyError, InputError, SafetyError
 from tests.cli.terminal import NORMCLI, call, drafts, environment
-from tests.hostile.killing_sources import SHAPE, VALUES, open_killing
+from tests.hostile.killing_sources import SHAPE, VALUES, open_sound
 
 WHOLE = Block(0, (0, 0), SHAPE)
 SECOND = Block(1, (2, 0), (4, 4))
@@ -38,7 +38,7 @@ def killing(request):
 
     def make(*arguments: str) -> IsolatedSource:
         opener = Opener("tests.hostile.killing_sources", "open_killing", arguments)
-        opened.append(IsolatedSource(open_killing("do_well"), opener))
+        opened.append(IsolatedSource(open_sound(), opener))
         return opened[-1]
 
     yield make
@@ -66,9 +66,11 @@ def test_what_a_chunk_does_to_a_library(killing, happens, kind, words):
 
 
 def test_waiting_for_ever(killing, monkeypatch):
-    monkeypatch.setattr(isolated_child, "WALL_SECONDS", 3.0)
+    source = killing("wait_for_ever")
+    source.read(LAST)  # the child has started
+    monkeypatch.setattr(isolated_child, "WALL_SECONDS", 0.5)
     with pytest.raises(InputError, match=r"killing at \(2, 0\) keeps its library busy for more"):
-        killing("wait_for_ever").read(SECOND)
+        source.read(SECOND)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -118,7 +120,7 @@ def test_children_do_not_outlive_a_killed_parent():
         "import os\n"
         "from tests.hostile.test_isolated_reading import *\n"
         "opener = Opener('tests.hostile.killing_sources', 'open_killing', ('do_well',))\n"
-        "source = IsolatedSource(open_killing('do_well'), opener)\n"
+        "source = IsolatedSource(open_sound(), opener)\n"
         "source.read(LAST)\n"
         "print(source._children.get()._free[0]._process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"

@@ -21,6 +21,7 @@ from kernel_cases import (
 
 from normcli.domain.exact_moments import ExactMoments
 from normcli.kernels.select import kernels
+from tests.examples import examples
 
 NAMES = ["numpy", "numba"]
 
@@ -239,7 +240,7 @@ def vectors(draw):
     return np.array(draw(st.lists(numbers, min_size=count, max_size=count)), np.float64)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(vector=vectors(), data=st.data())
 def test_any_partition_in_any_order_gives_the_truth(vector, data):
     want = exact_moments(vector, geometry(vector.shape, ()), (0,))

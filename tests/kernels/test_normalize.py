@@ -18,6 +18,7 @@ from normcli.errors import DataPolicyError
 from normcli.kernels import numba_normalize
 from normcli.kernels.normalizing import Recipe
 from normcli.kernels.select import kernels
+from tests.examples import examples
 
 COMPUTE = kernels("numba")
 
@@ -211,7 +212,7 @@ def test_what_two_walks_do_is_left_to_them():
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.integers(0, 2**32),
     st.integers(64, 300),

@@ -13,6 +13,7 @@ from kernel_cases import exact_moments, geometry, group_index, identical, measur
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.transform import Transform
 from normcli.kernels.select import kernels
+from tests.examples import examples
 
 NAMES = ["numpy", "numba"]
 
@@ -52,7 +53,7 @@ def merged(parts, extents):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(problem=problems(), data=st.data())
 def test_a_block_cut_anywhere_and_merged_in_any_order_is_the_whole(name, problem, data):
     whole, values = problem
@@ -74,7 +75,7 @@ def test_a_block_cut_anywhere_and_merged_in_any_order_is_the_whole(name, problem
     identical(kernel.finish(got), measure(kernel, values, whole, corner))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(problem=problems())
 def test_every_implementation_gives_the_truth(problem):
     whole, values = problem
@@ -86,7 +87,7 @@ def test_every_implementation_gives_the_truth(problem):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(problem=problems(magnitudes=False))
 def test_the_inverse_returns_the_data(name, dtype, problem):
     whole, values = problem

@@ -312,13 +312,6 @@ GUARDS = (
         "return dict(os.environ)",
         (f"{ISOLATION}::test_the_helper_has_a_clean_environment",),
     ),
-    Guard(
-        "a child is forked beside threads of OpenMP",
-        "isolation.py",
-        "        and not any(name in sys.modules for name in _WITH_OPENMP)\n",
-        "",
-        (f"{ISOLATION}::test_the_second_file_after_a_library_that_uses_openmp",),
-    ),
     # Zarr
     _condition(
         "a codec that runs code is let through",

@@ -21,6 +21,7 @@ from normcli.planning import blocks
 from normcli.planning.memory import MIB
 from normcli.planning.passes import MOVING_UNIT_BYTES
 from normcli.planning.planner import Resources, plan_apply, plan_fit
+from tests.examples import examples
 
 DTYPES = [np.dtype(t) for t in ("u1", "f2", "f4", "f8")]
 GIB = 1024 * MIB
@@ -82,7 +83,7 @@ def check_grid(grid: Grid, unit: tuple[int, ...] | None) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_apply_plans(data):
     source = data.draw(arrays())
     sink = sink_for(source, data.draw)
@@ -127,7 +128,7 @@ def test_apply_plans(data):
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_fit_plans(data):
     source = data.draw(arrays())
     geometry, _ = data.draw(geometries(source))
@@ -159,7 +160,7 @@ def followed(error: PlanError) -> int:
 
 
 @given(arrays(small=True))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_each_element_lies_in_exactly_one_block(info):
     geometry = bind(
         make_spec(Layout("NCSS"[: info.ndim]), info.dtype, mode="custom", aggregate="0"), info.shape
@@ -179,7 +180,7 @@ def test_each_element_lies_in_exactly_one_block(info):
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_moving_plans_follow_the_shape_alone(data):
     shape = tuple(data.draw(st.integers(1, n)) for n in (3000, 40, 120))
     dtype = data.draw(st.sampled_from(DTYPES))
