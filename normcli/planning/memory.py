@@ -125,7 +125,7 @@ def exact_bytes(dtype: np.dtype) -> int:
 
     Counts, extremes and the unit, and the limbs that kernels try first. A group whose elements span
     more binades than these hold takes more, at most ``8 * (5 + sum(most_limbs(dtype)))`` bytes: a
-    sum of n < 2**63 elements has no more bits. That is 1,648 bytes for float64 instead of 216, and
+    sum of n < 2**63 elements has no more bits. That is 1,656 bytes for float64 instead of 216, and
     288 for float32 instead of 168. Planning for it would make every block of float64 that has many
     groups several times smaller, for data that hold 1e-300 beside 1e300 in one group.
     """

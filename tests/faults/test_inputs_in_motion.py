@@ -123,10 +123,10 @@ def test_a_read_fails(forks: Forks, inputs, tmp_path, whole, figures, name, pers
 def test_a_read_that_fails_once_is_tried_again(forks: Forks, inputs, tmp_path, whole, name):
     """Reads of elements, which come between those of the metadata."""
     codes = []
-    for number in (10, 14, 18, 22, 26, 60):
+    for number in (10, 12, 14, 18, 22, 26, 60):
         failed = failing_read(forks, inputs, tmp_path / str(number), whole, name, number, False)
         codes += [failed.code] * bool(failed.hits)
-    assert codes.count(0) >= 2
+    assert codes.count(0) >= 1
 
 
 @pytest.mark.slow

@@ -11,11 +11,14 @@ import h5py
 import numpy as np
 import pytest
 
+from normcli.arrays.access import StoredPart
 from normcli.arrays.hdf5 import _cache_bytes
 from normcli.arrays.joined import JoinedSource
+from normcli.arrays.manifest import Manifest
 from normcli.arrays.opening import make_sink, open_source
 from normcli.domain.array_info import ArrayInfo
-from normcli.domain.geometry import bind
+from normcli.domain.exact_moments import most_limbs
+from normcli.domain.geometry import Geometry, bind
 from normcli.domain.grid import Block
 from normcli.domain.layout import Layout
 from normcli.domain.norm_spec import make_spec
@@ -34,6 +37,7 @@ from normcli.planning.memory import (
     cache_cost,
     exact_bytes,
     method_cost,
+    parts_cost,
     read_cost,
     write_cost,
 )
@@ -280,3 +284,32 @@ def test_the_whole_process_stays_within_its_plan(tmp_path):
     info = ArrayInfo(shape, np.dtype("f4"), chunk, storage="hdf5")
     declared = cache_cost(info) + 2 * (read_cost(info, (16, 512, 512)) + TILE_BYTES)
     assert fit("/a") - fit("/small") <= declared / MIB + 16
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("f8", 1656), ("f4", 288)])
+def test_sums_of_all_magnitudes_are_bounded(dtype, most):
+    """The sums of one group in their canonical form, whatever its elements are."""
+    kind = np.dtype(dtype)
+    assert 8 * (5 + sum(most_limbs(kind))) == most
+    info = np.finfo(kind)
+    values = np.array([info.max, -info.max, info.smallest_subnormal, 1.5], kind)
+    found = kernels("numpy").measure(values, bind_all(values), (0,)).canonical()
+    assert exact_bytes(kind) < found.nbytes <= most
+
+
+def bind_all(values):
+    return Geometry(values.shape, (), (), values.shape)
+
+
+@pytest.mark.parametrize("count", [1000, 40_000])
+def test_stored_parts_are_declared(tmp_path, count):
+    """One entry in the journal for each chunk, and in the manifest while that is sorted."""
+    info = ArrayInfo((count, 4), np.dtype("f4"), (1, 4), storage="zarr")
+
+    def work():
+        parts = [StoredPart(f"c/{n}/399", 16 + n, n * 2654435761 % 2**32) for n in range(count)]
+        Manifest.of("zarr", {"": info}, (*parts, *()), {}, "1")
+
+    assert 0.8 * parts_cost(info) < peak(work) <= parts_cost(info) + ROOM
+    assert parts_cost(replace(info, chunks=None)) == 0
+    assert parts_cost(replace(info, shards=(100, 4))) == parts_cost(info) // 100
