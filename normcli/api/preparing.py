@@ -11,6 +11,7 @@ from typing import Any
 import normcli
 from normcli.api.options import NormOptions
 from normcli.arrays.access import ArraySource
+from normcli.arrays.retrying import reopened
 from normcli.arrays.rules import InputRules
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.axes import parse_axes, parse_levels
@@ -246,7 +247,7 @@ def describe(source: ArraySource) -> SourceDescription:
 def input_state(source: ArraySource) -> tuple[tuple[str, Any, Any], ...]:
     """Return path, identity and inode of each input, by which a change of it is noticed."""
     states = []
-    for entry in source.identity():
+    for entry in reopened(source.identity):
         path = str(entry["path"])
         inode = os.stat(path).st_ino if os.path.exists(path) else None
         states.append((path, entry, inode))

@@ -8,7 +8,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from normcli.errors import InputError
+from normcli.arrays.retrying import PASSING, STORAGE, retried
+from normcli.errors import InputError, NormcliError, TransientError
 
 _SAMPLE = 64 * 1024
 
@@ -46,9 +47,12 @@ def require_folder(path: Path) -> None:
         raise InputError(f"{path} is not a folder, so it is not a Zarr store.")
 
 
-def read_error(name: str, error: OSError) -> InputError:
+def read_error(name: str, error: OSError) -> NormcliError:
     """Return the error to raise when reading `name` failed with `error`."""
-    return InputError(f"{name} could not be read: {error.strerror or error}.")
+    message = f"{name} could not be read: {error.strerror or error}."
+    if error.errno in PASSING:
+        return TransientError(message, STORAGE)
+    return InputError(message)
 
 
 def first_bytes(path: Path, count: int = 512) -> bytes:
@@ -63,12 +67,17 @@ def first_bytes(path: Path, count: int = 512) -> bytes:
 def file_identity(path: Path, inner: str = "") -> dict[str, Any]:
     """Return path, size, mtime and a fingerprint of the first and last 64 KiB of a file."""
     status = require_file(path)
-    digest = hashlib.sha256(str(status.st_size).encode())
-    try:
+
+    def sampled() -> str:
+        digest = hashlib.sha256(str(status.st_size).encode())
         with open(path, "rb") as file:
             digest.update(file.read(_SAMPLE))
             file.seek(max(0, status.st_size - _SAMPLE))
             digest.update(file.read(_SAMPLE))
+        return digest.hexdigest()[:32]
+
+    try:
+        fingerprint = retried(sampled, str(path))
     except OSError as error:
         raise read_error(str(path), error) from error
     return {
@@ -76,5 +85,5 @@ def file_identity(path: Path, inner: str = "") -> dict[str, Any]:
         "array": inner,
         "size": status.st_size,
         "mtime_ns": status.st_mtime_ns,
-        "fingerprint": digest.hexdigest()[:32],
+        "fingerprint": fingerprint,
     }

@@ -8,9 +8,10 @@ import h5py
 
 from normcli.arrays.files import first_bytes, require_file
 from normcli.arrays.hdf5_guard import safe_dataset
+from normcli.arrays.retrying import STORAGE, passing
 from normcli.arrays.rules import InputRules
 from normcli.arrays.sniffing import wrong_content
-from normcli.errors import InputError, NormcliError
+from normcli.errors import InputError, NormcliError, TransientError
 
 _MIB = 1 << 20
 # What h5py raises on damaged files; numbers beyond 64 bits signed are the last.
@@ -81,7 +82,7 @@ def open_dataset(
         raise unreadable(f"{path}/{inner}", error) from error
 
 
-def unreadable(name: str, error: Exception) -> InputError:
+def unreadable(name: str, error: Exception) -> NormcliError:
     """Return the error for what HDF5 raised, in one line."""
     reason = " ".join(str(error).split())
     hint = None
@@ -89,4 +90,5 @@ def unreadable(name: str, error: Exception) -> InputError:
         hint = "The file is cut: copy or download it again."
     elif "lock" in reason.lower():
         hint = "Another program is writing to it."
-    return InputError(f"{name} could not be read as HDF5: {reason[:300].rstrip('.')}.", hint)
+    message = f"{name} could not be read as HDF5: {reason[:300].rstrip('.')}."
+    return TransientError(message, STORAGE) if passing(error) else InputError(message, hint)

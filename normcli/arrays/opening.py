@@ -12,6 +12,7 @@ from normcli.arrays.drafts import Contents
 from normcli.arrays.joined import JoinedSource
 from normcli.arrays.output_layout import output_info
 from normcli.arrays.paths import ArrayPath, parse_path
+from normcli.arrays.retrying import reopened
 from normcli.arrays.rules import STRICT, InputRules
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
@@ -53,6 +54,10 @@ def open_source(text: str, rules: InputRules = STRICT) -> ArraySource:
         from normcli.arrays.stream import NpyStreamSource
 
         return NpyStreamSource(sys.stdin.buffer)
+    return reopened(lambda: _opened(path, rules))
+
+
+def _opened(path: ArrayPath, rules: InputRules) -> ArraySource:
     if path.format == "npy":
         from normcli.arrays.npy import NpySource
 

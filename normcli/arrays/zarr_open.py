@@ -10,6 +10,7 @@ from zarr.storage import LocalStore
 
 from normcli.arrays.access import ArrayEntry
 from normcli.arrays.files import require_folder
+from normcli.arrays.retrying import STORAGE, passing
 from normcli.arrays.rules import STRICT, InputRules
 from normcli.arrays.zarr_codecs import bound
 from normcli.arrays.zarr_describe import (
@@ -19,7 +20,7 @@ from normcli.arrays.zarr_documents import DOCUMENTS, ArrayDocument, is_array, re
 from normcli.arrays.zarr_files import files_below
 from normcli.arrays.zarr_links import require_inside
 from normcli.arrays.zarr_store import CheckedStore
-from normcli.errors import InputError, NormcliError
+from normcli.errors import InputError, NormcliError, TransientError
 
 ROOT_ATTR = "normcli"
 
@@ -127,7 +128,8 @@ def _stored_bytes(folder: Path) -> int:
     )
 
 
-def unreadable(name: str, error: Exception) -> InputError:
+def unreadable(name: str, error: Exception) -> NormcliError:
     """Return the error for what zarr raised, in one line."""
     reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
-    return InputError(f"{name} could not be read as Zarr: {reason}.")
+    message = f"{name} could not be read as Zarr: {reason}."
+    return TransientError(message, STORAGE) if passing(error) else InputError(message)

@@ -13,7 +13,8 @@ import pytest
 import normcli
 from normcli.domain.conventions import CONVENTIONS, convention
 from normcli.domain.layout import Layout
-from normcli.domain.norm_spec import EXTREMES, make_spec
+from normcli.domain.methods import DIVISORS
+from normcli.domain.norm_spec import make_spec
 from normcli.domain.statistics import SourceDescription, Statistics
 from normcli.errors import DataPolicyError
 
@@ -76,7 +77,7 @@ class Case:
     @property
     def formula(self) -> dict[str, Any]:
         row = self.row
-        if row["method"] in EXTREMES:
+        if row["method"] in DIVISORS:
             return {}
         return {"epsilon": row["epsilon"], "epsilon_placement": row["epsilon_placement"]}
 
