@@ -848,8 +848,8 @@ GUARDS = (
     _condition(
         "a read error that passes ends the run",
         "arrays/retrying.py",
-        "error.errno not in _PASSING",
-        "faults/test_inputs_in_motion.py::test_a_read_that_fails_once_is_tried_again[x.npy]",
+        "error.errno not in PASSING",
+        "faults/test_inputs_in_motion.py::test_a_read_that_fails_once_is_tried_again[9]",
         never="True",
     ),
 )  # fmt: skip
