@@ -64,6 +64,8 @@ class _Loop:
         self.pid = os.getpid()
         self.loop = asyncio.SelectorEventLoop(_Selector())
         self.loop.set_default_executor(_Inline(1))
+        # The first chunk that fails is told; that others fail as well (a full disk) is no news.
+        self.loop.set_exception_handler(lambda loop, context: None)
         weakref.finalize(self, self.loop.close)
 
 

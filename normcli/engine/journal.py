@@ -166,8 +166,9 @@ class Journal:
                 self._file.append([head])
         except OSError as error:
             raise self._failed(error) from error
-        self._thread = threading.Thread(target=self._work, name="normcli-journal", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._work, name="normcli-journal", daemon=True)
+        thread.start()
+        self._thread = thread  # only now: what could not be started cannot be joined
 
     def add(self, number: int, done: Done) -> None:
         """Take what finished runs of pass `number` did; it is written down soon.

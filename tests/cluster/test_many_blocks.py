@@ -39,6 +39,9 @@ class Counting:
     def read(self, block: Block, buffer: Any = None) -> np.ndarray:
         return np.arange(block.start[0], block.stop[0], dtype="f8")
 
+    def stored_parts(self, block: Block) -> None:
+        return None
+
 
 def walk_through(blocks: int, folder: Path, scheduler: Any, observed: Any) -> dict[str, float]:
     """Measure that many blocks, with a journal; return what it took."""
