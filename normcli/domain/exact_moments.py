@@ -107,6 +107,8 @@ class ExactMoments:
 
     def reshape(self, shape: tuple[int, ...]) -> ExactMoments:
         """Return the same moments with their groups in another shape."""
+        if shape == self.shape:
+            return self
         return ExactMoments(
             *(
                 held.reshape(shape + held.shape[len(self.shape) :])

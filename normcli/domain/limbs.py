@@ -40,17 +40,6 @@ def padded(limbs: np.ndarray, size: int) -> np.ndarray:
     return wide
 
 
-def trimmed(limbs: np.ndarray) -> np.ndarray:
-    """Return carried limbs without highest ones that no group needs."""
-    while limbs.shape[-1] > 1 and limbs.size:
-        high, below = limbs[..., -1], limbs[..., -2]
-        if np.abs(high).max() >= _FULL >> DIGIT:
-            break
-        limbs = limbs[..., :-1].copy()
-        limbs[..., -1] = below + (high << DIGIT)
-    return limbs
-
-
 def moved(limbs: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Return the integers times ``2**(32 * steps)``, steps >= 0 of each group."""
     most = int(steps.max(initial=0))

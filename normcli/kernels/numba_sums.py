@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcli.domain import limbs
 from normcli.domain.exact_moments import ExactMoments
 from normcli.kernels.numba_jit import LANES, jit
 
 UNSET = 1 << 40
+# A highest limb under this is folded into the one below.
+SMALL = 1 << 8
 
 
 class Sums(NamedTuple):
@@ -104,8 +105,6 @@ def new_group(widths: Widths, wide: np.dtype) -> GroupSums:
 
 def settled(sums: Sums) -> ExactMoments:
     """Return the sums as a value, their limbs carried."""
-    carry(sums.total)
-    carry(sums.squares)
     sums.base[sums.base == UNSET] = 0
     return ExactMoments(
         sums.count,
@@ -113,9 +112,27 @@ def settled(sums: Sums) -> ExactMoments:
         sums.low,
         sums.high,
         sums.base,
-        limbs.trimmed(sums.total),
-        limbs.trimmed(sums.squares),
+        sums.total[:, : trim(sums.total)].copy(),
+        sums.squares[:, : trim(sums.squares)].copy(),
     )
+
+
+@jit(LANES)
+def trim(held: Any) -> int:
+    """Carry, fold highest limbs that no group needs into those below, and return how many stay.
+
+    A highest limb of less than 8 bits leaves the one below it under 41 bits.
+    """
+    carry(held)
+    size = held.shape[1]
+    while size > 1:
+        for g in range(held.shape[0]):
+            if not -SMALL < held[g, size - 1] < SMALL:
+                return size
+        size -= 1
+        for g in range(held.shape[0]):
+            held[g, size - 1] += held[g, size] << 32
+    return size
 
 
 @jit(LANES)
