@@ -9,6 +9,7 @@ block is handed over; where they differ the block is normalized by what the fold
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from normcli.kernels.numba_spread import MOST
 from normcli.kernels.numba_sums import new_group, widths_of
 from normcli.kernels.numba_transform import SHORT, transform
 from normcli.kernels.numpy_tiles import flat_tables
-from normcli.kernels.pieces import Axis, Dense, cut, merge_axes, region_shape
+from normcli.kernels.pieces import Axis, Dense, Piece, cut, merge_axes, region_shape
 
 METHODS = {"zscore": ZSCORE, "std": STD, "rms": RMS, "center": CENTER}
 PLACEMENTS = {"inside": INSIDE, "outside": OUTSIDE, "floor": FLOOR}
@@ -80,8 +81,14 @@ def _groups(block: Dense, recipe: Recipe, start: tuple[int, ...]) -> _Groups | N
     pieces = cut(block, recipe.geometry, start)
     if len(pieces) != 1:
         return None
-    axes = list(pieces[0].axes)
-    if recipe.affine.scale is None and recipe.affine.bias is None:
+    return _groups_of(pieces[0], recipe.affine.scale is None and recipe.affine.bias is None)
+
+
+@lru_cache(maxsize=64)
+def _groups_of(piece: Piece, alone: bool) -> _Groups | None:
+    """Return the groups of a piece, `alone` without scale and bias."""
+    axes = list(piece.axes)
+    if alone:
         axes = merge_axes([replace(axis, scale=0) for axis in axes])
     kept = [axis for axis in axes if axis.kept]
     inside = [axis for axis in axes if not axis.kept]
@@ -91,7 +98,7 @@ def _groups(block: Dense, recipe: Recipe, start: tuple[int, ...]) -> _Groups | N
     # Shorter rows are joined by the transform, which rounds otherwise then.
     if row.extent < SHORT or row.scale > 1 or rows.extent * row.extent > MOST:
         return None
-    places = np.full(1, pieces[0].scale, np.int64)
+    places = np.full(1, piece.scale, np.int64)
     for axis in kept:
         steps = axis.scale * np.arange(axis.extent, dtype=np.int64)
         places = (places[:, np.newaxis] + steps).reshape(-1)
