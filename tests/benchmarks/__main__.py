@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="alternating runs of each side")
     parser.add_argument("--only", default="", help="figures to measure, such as K1,F2")
     parser.add_argument("--folder", default="bench-data", help="where data are made")
-    parser.add_argument("--json", default="bench-data/results.json", help="where results go")
+    parser.add_argument("--json", type=Path, help="where results go; results.json in the folder")
     options = parser.parse_args()
     folder = Path(options.folder)
     (folder / "out").mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,8 @@ def main() -> None:
         print(f"{row.key:3} {row.work:55} {row.ratio:6.2f} {row.goal}", file=sys.stderr)
     print(table(rows))
     document = {"machine": platform.processor(), "rows": [asdict(row) for row in rows]}
-    Path(options.json).write_text(json.dumps(document, indent=1) + "\n")
+    results = options.json or folder / "results.json"
+    results.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def run(scale: Scale, wanted: set[str], tiny: bool) -> Iterator[Row]:
