@@ -84,7 +84,8 @@ def _groups(block: Dense, recipe: Recipe, start: tuple[int, ...]) -> _Groups | N
     return _groups_of(pieces[0], recipe.affine.scale is None and recipe.affine.bias is None)
 
 
-@lru_cache(maxsize=64)
+# Few, since `places` takes up to a 32nd of the block.
+@lru_cache(maxsize=4)
 def _groups_of(piece: Piece, alone: bool) -> _Groups | None:
     """Return the groups of a piece, `alone` without scale and bias."""
     axes = list(piece.axes)
