@@ -11,7 +11,6 @@ from typing import Any
 import normcli
 from normcli.api.options import NormOptions
 from normcli.arrays.access import ArraySource
-from normcli.arrays.retrying import reopened
 from normcli.arrays.rules import InputRules
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.axes import parse_axes, parse_levels
@@ -24,6 +23,7 @@ from normcli.engine.events import Observer
 from normcli.errors import InputError, UsageError
 from normcli.planning.plan import Pass
 from normcli.redaction import redacted
+from normcli.retrying import reopened
 
 
 def resolve_layout(options: NormOptions, source: ArraySource, observer: Observer) -> Layout:

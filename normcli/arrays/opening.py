@@ -12,12 +12,12 @@ from normcli.arrays.drafts import Contents
 from normcli.arrays.joined import JoinedSource
 from normcli.arrays.output_layout import output_info
 from normcli.arrays.paths import ArrayPath, parse_path
-from normcli.arrays.retrying import reopened
 from normcli.arrays.rules import STRICT, InputRules
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.errors import InputError, UsageError
 from normcli.publishing import refuse_existing
+from normcli.retrying import reopened
 
 __all__ = [
     "list_arrays",
@@ -181,7 +181,7 @@ def list_arrays(text: str) -> list[ArrayEntry]:
     path = parse_path(text)
     if path.format == "stream":
         raise UsageError("A pipe cannot be listed.", "Write it to a file.")
-    entries = _list_container(path)
+    entries = reopened(lambda: _list_container(path))
     if not path.inner:
         return entries
     below = path.inner + "/"
