@@ -221,11 +221,13 @@ def warn_of_input(source: ArraySource, observer: Observer) -> None:
     if not missing.missing:
         return
     what = "are read as " + str(missing.fill)
+    other = "omit leaves them out of the statistics"
     if missing.omitted:
         what = "are left out of the statistics"
+        other = "fill reads them as the fill value"
     observer.warn(
         f"{source.name}: {missing.missing} of {missing.total} chunks are not stored and {what}.",
-        "--missing omit leaves them out of the statistics, --missing error refuses them.",
+        f"--missing {other}, --missing error refuses them.",
     )
 
 

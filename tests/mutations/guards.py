@@ -50,6 +50,7 @@ JOURNAL = "engine/test_journal.py"
 WORKPLACE = "publishing/test_workplace.py"
 HANDOVER = "publishing/test_handover.py"
 BAD = "cli/test_bad_input.py"
+FOLDERS = "cli/test_names.py"
 MOTION = "faults/test_inputs_in_motion.py"
 
 
@@ -844,6 +845,20 @@ GUARDS = (
         "arrays/paths.py",
         'what == "input" and Path(text).suffix.lower() in _PICKLES',
         *refused(NPY, "pickle"),
+    ),
+    # what is replaced
+    _condition(
+        "a folder of other things is removed for an output",
+        "publishing/draft.py",
+        'names and (target.suffix.lower() != ".zarr" or names.isdisjoint(_ZARR))',
+        f"{FOLDERS}::test_a_folder_of_other_things_is_not_replaced",
+    ),
+    Guard(
+        "a name that is no UTF-8 cannot be journalled",
+        "engine/journal_file.py",
+        'json.dumps(line, separators=(",", ":"))',
+        'json.dumps(line, ensure_ascii=False, separators=(",", ":"))',
+        (f"{FOLDERS}::test_names_that_are_no_utf8",),
     ),
     # reads that fail
     _condition(
