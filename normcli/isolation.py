@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import threading
 import warnings
 from typing import Any
 
-from normcli.errors import InputError, SafetyError
+from normcli.errors import InputError, NormcliError, SafetyError
 
 CPU_SECONDS = 20
 WALL_SECONDS = 300
@@ -120,8 +121,9 @@ class _Helper:
 _HELPER = _Helper()
 
 
-# Trials that went well, of files that have not changed since.
+# Trials that went well, and files that ended one, while they have not changed since.
 _SURVIVED: set[str] = set()
+_REFUSED: dict[tuple[Any, ...], NormcliError] = {}
 
 
 def require_survival(path: str, module: str, function: str, **arguments: Any) -> None:
@@ -151,6 +153,10 @@ def require_survival(path: str, module: str, function: str, **arguments: Any) ->
         return  # the call itself says what is wrong
     state = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
     place = os.path.abspath(path)
+    earlier = _REFUSED.get((place, *state))
+    if earlier is not None:
+        # Another trial of it would take its 20 s again.
+        raise earlier.with_traceback(None)
     request = {
         "module": module,
         "function": function,
@@ -165,20 +171,28 @@ def require_survival(path: str, module: str, function: str, **arguments: Any) ->
     if not ended:
         _SURVIVED.add(text)
         return
+    refused = _error(path, ended)
+    if "killed" not in ended:  # which the system may have done, for want of memory
+        _REFUSED[(place, *state)] = refused
+    raise refused
+
+
+def _error(path: str, ended: dict[str, Any]) -> NormcliError:
+    """Return the error for a file, by how a trial of it ended."""
     hint = "The file is damaged or hostile: copy or download it again."
     if "memory" in ended:
-        raise SafetyError(
+        return SafetyError(
             f"{path} asks for more than {MEMORY_BYTES >> 30} GiB of memory merely to be opened.",
             hint,
         )
     if "seconds" in ended:
-        raise InputError(
+        return InputError(
             f"{path} keeps its library busy for more than {ended['seconds']} s without end.", hint
         )
     number = int(ended["signal"])
     with contextlib.suppress(ValueError):
         number = signal.Signals(number).name  # type: ignore[assignment]
-    raise InputError(f"{path} crashes the library that reads it ({number}).", hint)
+    return InputError(f"{path} crashes the library that reads it ({number}).", hint)
 
 
 def _may_fork() -> bool:
@@ -241,7 +255,8 @@ def _tried(request: dict[str, Any]) -> dict[str, Any]:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number in (signal.SIGXCPU, signal.SIGKILL):
-            return {"seconds": CPU_SECONDS}
+            told: dict[str, Any] = {"seconds": CPU_SECONDS}
+            return {**told, "killed": True} if number == signal.SIGKILL else told
         return {"signal": number}
     return {"memory": True} if os.WEXITSTATUS(status) == _NO_MEMORY else {}
 
@@ -267,12 +282,26 @@ def _try(request: dict[str, Any]) -> None:
             limit(resource.RLIMIT_AS, address_space() + MEMORY_BYTES)
         function = getattr(importlib.import_module(request["module"]), request["function"])
         function(request["path"], **request["arguments"])
-    except MemoryError:
-        code = _NO_MEMORY
     except BaseException as error:
-        if "allocat" in str(error):
+        if wants_memory(error):
             code = _NO_MEMORY
     os._exit(code)
+
+
+_NAMES = re.compile(r"'[^']*'")
+
+
+def wants_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, is that memory could not be had.
+
+    HDF5 tells that in words only, among the names of files and objects, which it quotes.
+    """
+    while error is not None:
+        told = "" if isinstance(error, NormcliError) else " ".join(map(str, error.args))
+        if isinstance(error, MemoryError) or "allocat" in _NAMES.sub("", told):
+            return True
+        error = error.__cause__
+    return False
 
 
 def limit(kind: int, value: int) -> None:

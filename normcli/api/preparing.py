@@ -11,7 +11,6 @@ from typing import Any
 import normcli
 from normcli.api.options import NormOptions
 from normcli.arrays.access import ArraySource
-from normcli.arrays.retrying import reopened
 from normcli.arrays.rules import InputRules
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.axes import parse_axes, parse_levels
@@ -24,6 +23,7 @@ from normcli.engine.events import Observer
 from normcli.errors import InputError, UsageError
 from normcli.planning.plan import Pass
 from normcli.redaction import redacted
+from normcli.retrying import reopened
 
 
 def resolve_layout(options: NormOptions, source: ArraySource, observer: Observer) -> Layout:
@@ -221,11 +221,13 @@ def warn_of_input(source: ArraySource, observer: Observer) -> None:
     if not missing.missing:
         return
     what = "are read as " + str(missing.fill)
+    other = "omit leaves them out of the statistics"
     if missing.omitted:
         what = "are left out of the statistics"
+        other = "fill reads them as the fill value"
     observer.warn(
         f"{source.name}: {missing.missing} of {missing.total} chunks are not stored and {what}.",
-        "--missing omit leaves them out of the statistics, --missing error refuses them.",
+        f"--missing {other}, --missing error refuses them.",
     )
 
 

@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from normcli.arrays.retrying import PASSING, STORAGE, retried
 from normcli.errors import InputError, NormcliError, TransientError
+from normcli.retrying import PASSING, STORAGE, retried
 
 _SAMPLE = 64 * 1024
 

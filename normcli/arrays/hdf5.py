@@ -33,6 +33,7 @@ from normcli.arrays.missing import Part
 from normcli.arrays.rules import STRICT, InputRules
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block
+from normcli.retrying import reopened
 
 
 class _Opened(NamedTuple):
@@ -78,7 +79,7 @@ class Hdf5Source:
             raise unreadable(self.name, error) from error
         finally:
             file.close()
-        opener = partial(_open_reader, self._path, inner, self.info, self.name, rules)
+        opener = partial(_reopened, self._path, inner, self.info, self.name, rules)
         self._handle = PerProcess(opener, _close)
 
     def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
@@ -90,6 +91,10 @@ class Hdf5Source:
         if handle.direct is not None:
             return handle.direct.read(block, buffer)
         values = block_array(block.shape, native, buffer)
+        reopened(lambda: self._read_by_hdf5(handle, block, values))
+        return values
+
+    def _read_by_hdf5(self, handle: _Opened, block: Block, values: np.ndarray) -> None:
         try:
             if handle.check.needed:
                 handle.check.require(block)
@@ -97,7 +102,6 @@ class Hdf5Source:
         except FAILURES as error:
             where = f"{self.name} at {block.start}"
             raise unreadable(where, error) from error
-        return values
 
     def stored_parts(self, block: Block) -> list[Part] | None:
         """Return what of `block` counts in statistics; None for all of it."""
@@ -110,6 +114,10 @@ class Hdf5Source:
     def close(self) -> None:
         """Close the handle of this process."""
         self._handle.close()
+
+
+def _reopened(path: Path, inner: str, info: ArrayInfo, name: str, rules: InputRules) -> _Opened:
+    return reopened(lambda: _open_reader(path, inner, info, name, rules))
 
 
 def _open_reader(path: Path, inner: str, info: ArrayInfo, name: str, rules: InputRules) -> _Opened:

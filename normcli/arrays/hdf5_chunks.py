@@ -24,11 +24,11 @@ from normcli.arrays.hdf5_filters import BadChunkError, OversizedChunkError, Pipe
 from normcli.arrays.hdf5_probes import base_of_chunks, base_of_run, edges_are_unfiltered
 from normcli.arrays.npy import RawSource
 from normcli.arrays.npy_format import NpyHeader
-from normcli.arrays.retrying import read_at
 from normcli.arrays.runs import byte_view
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block, Grid
 from normcli.errors import InputError, SafetyError
+from normcli.retrying import read_at
 
 # 40 MB of index; the chunks of a larger grid are left to h5py.
 _MOST_CHUNKS = 1 << 21

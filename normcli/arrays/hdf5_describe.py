@@ -14,6 +14,7 @@ from normcli.arrays.hdf5_dims import dimension_names
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.errors import InputError
+from normcli.retrying import raise_storage_error
 
 _HIDDEN_ATTRS = {"DIMENSION_LIST", "DIMENSION_LABELS", "CLASS", "REFERENCE_LIST", "NAME"}
 
@@ -96,7 +97,8 @@ def _attrs(dataset: h5py.Dataset) -> dict[str, Any]:
             continue
         try:
             found[name] = dataset.attrs[name]
-        except (OSError, TypeError, ValueError, RuntimeError, KeyError):
+        except (OSError, TypeError, ValueError, RuntimeError, KeyError) as error:
+            raise_storage_error(dataset.file.filename, error)
             continue  # of a type that h5py has no name for
     return plain_attrs(found)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import h5py
 
+from normcli.retrying import raise_storage_error
+
 _LABELS = "DIMENSION_LABELS"
 _SCALES = "DIMENSION_LIST"
 # What h5py raises for what it cannot read, or has no name for.
@@ -46,7 +48,8 @@ def _scales(dataset: h5py.Dataset) -> list[str]:
         try:
             if len(references):
                 names[axis] = _last(dataset.file[references[0]].name)
-        except _UNREADABLE:
+        except _UNREADABLE as error:
+            raise_storage_error(dataset.file.filename, error)
             continue  # a reference to what is not there
     return names
 
@@ -60,7 +63,8 @@ def _typed(dataset: h5py.Dataset, name: str, shape: tuple[int, ...], fits: Any) 
         if attribute.shape != shape or not fits(attribute.dtype):
             return None
         return dataset.attrs[name]
-    except _UNREADABLE:
+    except _UNREADABLE as error:
+        raise_storage_error(dataset.file.filename, error)
         return None
 
 

@@ -20,6 +20,7 @@ from normcli.arrays.hdf5_open import (
 )
 from normcli.arrays.hdf5_places import element_spans
 from normcli.arrays.hdf5_probe import require_listable
+from normcli.retrying import raise_storage_error
 
 ROOT_ATTR = "normcli"
 
@@ -32,7 +33,8 @@ def list_datasets(path: Path) -> list[ArrayEntry]:
         if isinstance(node, h5py.Dataset) and node.shape is not None:
             try:
                 info = describe(node)
-            except (TypeError, ValueError):  # a type that numpy has no name for
+            except (TypeError, ValueError) as error:  # a type that numpy has no name for
+                raise_storage_error(str(path), error)
                 return
             entries.append(ArrayEntry(name, info, node.id.get_storage_size()))
 
@@ -76,5 +78,7 @@ def has_mark(path: Path) -> bool:
     file = open_file(path)
     try:
         return ROOT_ATTR in file.attrs
+    except FAILURES as error:
+        raise unreadable(str(path), error) from error
     finally:
         file.close()

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import h5py
 
-from normcli.arrays.files import first_bytes, require_file
+from normcli.arrays.files import first_bytes, read_error, require_file
 from normcli.arrays.hdf5_guard import safe_dataset
-from normcli.arrays.retrying import STORAGE, passing
 from normcli.arrays.rules import InputRules
 from normcli.arrays.sniffing import wrong_content
-from normcli.errors import InputError, NormcliError, TransientError
+from normcli.errors import InputError, NormcliError
+from normcli.retrying import storage_error
 
 _MIB = 1 << 20
 # What h5py raises on damaged files; numbers beyond 64 bits signed are the last.
@@ -36,12 +36,15 @@ def require_hdf5(path: Path) -> Path:
         return path
     # Behind a user block, the signature is at 512 bytes or a power of two times that.
     place = 512
-    with open(path, "rb") as file:
-        while place < size:
-            file.seek(place)
-            if file.read(len(_SIGNATURE)) == _SIGNATURE:
-                return path
-            place *= 2
+    try:
+        with open(path, "rb") as file:
+            while place < size:
+                file.seek(place)
+                if file.read(len(_SIGNATURE)) == _SIGNATURE:
+                    return path
+                place *= 2
+    except OSError as error:
+        raise read_error(str(path), error) from error
     raise wrong_content(str(path), "an HDF5 file", head)
 
 
@@ -85,10 +88,10 @@ def open_dataset(
 def unreadable(name: str, error: Exception) -> NormcliError:
     """Return the error for what HDF5 raised, in one line."""
     reason = " ".join(str(error).split())
+    told = storage_error(name, error)
+    if told is not None:
+        return told
     hint = None
     if "truncated" in reason or "eof" in reason:
         hint = "The file is cut: copy or download it again."
-    elif "lock" in reason.lower():
-        hint = "Another program is writing to it."
-    message = f"{name} could not be read as HDF5: {reason[:300].rstrip('.')}."
-    return TransientError(message, STORAGE) if passing(error) else InputError(message, hint)
+    return InputError(f"{name} could not be read as HDF5: {reason[:300].rstrip('.')}.", hint)

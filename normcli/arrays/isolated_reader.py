@@ -63,9 +63,7 @@ def serve(memory: int, opener: list[Any]) -> None:
             told = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
             _answer(answers, told)
         except Exception as error:
-            kind = "InputError"
-            if isinstance(error, MemoryError) or "allocat" in str(error):
-                kind = "memory"
+            kind = "memory" if isolation.wants_memory(error) else "InputError"
             name = "It" if source is None else source.name
             message = f"{name} could not be read: {' '.join(str(error).split())[:300]}."
             _answer(answers, {"error": kind, "name": name, "message": message})

@@ -20,10 +20,10 @@ from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import file_identity, read_error, require_file
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.npy_format import NpyHeader, read_header, require_numbers, too_short
-from normcli.arrays.retrying import read_at
 from normcli.arrays.runs import Region, byte_view, stored_region
 from normcli.domain.grid import Block
 from normcli.errors import InputError
+from normcli.retrying import read_at
 
 _AT_ONCE = 1 << 30
 

@@ -68,6 +68,8 @@ def read_header(file: BinaryIO, name: str) -> NpyHeader:
     if not head.startswith(_MAGIC):
         raise wrong_content(name, "an NPY file", head + file.read(64))
     version = tuple(head[len(_MAGIC) :])
+    if len(version) < 2:
+        raise InputError(f"{name} is cut in its NPY header.", "Copy or download it again.")
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise InputError(f"{name} is NPY of an unknown version {'.'.join(map(str, version))}.")
     # The length is checked here, since numpy reads the header before it looks at its limit.

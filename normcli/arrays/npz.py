@@ -26,10 +26,10 @@ from normcli.arrays.files import (
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.npy import RawSource
 from normcli.arrays.npy_format import NpyHeader, read_header, require_numbers, too_short
-from normcli.arrays.retrying import read_at
 from normcli.arrays.sniffing import wrong_content
 from normcli.domain.grid import Block
 from normcli.errors import InputError
+from normcli.retrying import read_at
 
 ATTRS_MEMBER = "normcli"
 _PIECE = 1 << 20

@@ -12,12 +12,13 @@ from normcli.arrays.drafts import Contents
 from normcli.arrays.joined import JoinedSource
 from normcli.arrays.output_layout import output_info
 from normcli.arrays.paths import ArrayPath, parse_path
-from normcli.arrays.retrying import reopened
 from normcli.arrays.rules import STRICT, InputRules
+from normcli.arrays.sniffing import pickle_error
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.errors import InputError, UsageError
 from normcli.publishing import refuse_existing
+from normcli.retrying import reopened
 
 __all__ = [
     "list_arrays",
@@ -181,7 +182,7 @@ def list_arrays(text: str) -> list[ArrayEntry]:
     path = parse_path(text)
     if path.format == "stream":
         raise UsageError("A pipe cannot be listed.", "Write it to a file.")
-    entries = _list_container(path)
+    entries = reopened(lambda: _list_container(path))
     if not path.inner:
         return entries
     below = path.inner + "/"
@@ -235,6 +236,8 @@ def _only_array(path: ArrayPath, rules: InputRules) -> str:
     if len(data) == 1:
         return data[0].path
     if not data:
+        if path.format == "npz" and any(entry.info.dtype.hasobject for entry in entries):
+            raise pickle_error(path.text)
         raise InputError(f"{path.text} holds no array of real numbers.", _listing(entries))
     raise InputError(
         f"{path.text} holds {len(data)} arrays: {_listing(data)}.",

@@ -17,7 +17,6 @@ from normcli.arrays.buffers import BlockBuffer
 from normcli.arrays.files import read_error
 from normcli.arrays.handles import PerProcess
 from normcli.arrays.missing import Part, counted, refuse_huge_chunk
-from normcli.arrays.retrying import retried
 from normcli.arrays.rules import STRICT, InputRules
 from normcli.arrays.zarr_calls import call
 from normcli.arrays.zarr_codecs import OversizedChunkError
@@ -36,6 +35,7 @@ from normcli.arrays.zarr_rust import zarrs_reader
 from normcli.domain.dtypes import require_real
 from normcli.domain.grid import Block
 from normcli.errors import NormcliError, SafetyError
+from normcli.retrying import retried
 
 
 class ZarrSource:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import zarr
 from zarr.storage import LocalStore
 
 from normcli.arrays.access import ArrayEntry
-from normcli.arrays.files import require_folder
-from normcli.arrays.retrying import STORAGE, passing
+from normcli.arrays.files import read_error, require_folder
 from normcli.arrays.rules import STRICT, InputRules
 from normcli.arrays.zarr_codecs import bound
 from normcli.arrays.zarr_describe import (
@@ -21,6 +21,7 @@ from normcli.arrays.zarr_files import files_below
 from normcli.arrays.zarr_links import require_inside
 from normcli.arrays.zarr_store import CheckedStore
 from normcli.errors import InputError, NormcliError, TransientError
+from normcli.retrying import storage_error
 
 ROOT_ATTR = "normcli"
 
@@ -57,7 +58,7 @@ def list_zarr(path: Path, rules: InputRules = STRICT) -> list[ArrayEntry]:
     require_folder(path)
     found = []
     marked = False
-    for folder, folders, files in os.walk(path):
+    for folder, folders, files in os.walk(path, onerror=_unlisted):
         marked = marked or any(name in files for name in DOCUMENTS)
         folders.sort()
         here = Path(folder)
@@ -75,6 +76,11 @@ def list_zarr(path: Path, rules: InputRules = STRICT) -> list[ArrayEntry]:
     if not marked:
         raise InputError(f"{path} is a folder without Zarr metadata.")
     return found
+
+
+def _unlisted(error: OSError) -> NoReturn:
+    """Raise what `os.walk` would pass over: an array in that folder might be the one meant."""
+    raise read_error(str(error.filename), error) from error
 
 
 def has_mark(path: Path) -> bool:
@@ -132,4 +138,5 @@ def unreadable(name: str, error: Exception) -> NormcliError:
     """Return the error for what zarr raised, in one line."""
     reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
     message = f"{name} could not be read as Zarr: {reason}."
-    return TransientError(message, STORAGE) if passing(error) else InputError(message)
+    found = storage_error(name, error)
+    return found if isinstance(found, TransientError) else InputError(message)

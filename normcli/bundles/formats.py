@@ -23,7 +23,9 @@ from normcli.bundles import (
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.selection import Choose, everything, under_prefix
 from normcli.errors import InputError, UsageError
+from normcli.isolation import require_survival
 from normcli.publishing import Draft, output_error
+from normcli.retrying import reopened
 
 FORMATS: dict[str, ModuleType] = {
     ".json": json_file,
@@ -42,6 +44,8 @@ CHECKPOINTS: dict[str, ModuleType] = {
     ".keras": keras_file,
     ".mat": matlab_file,
 }
+# What may be an HDF5 file.
+_BY_HDF5 = (hdf5_file, keras_file, matlab_file)
 _WRITTEN = f"Known suffixes: {' '.join(FORMATS)}."
 _READ = f"Known suffixes: {' '.join((*FORMATS, *CHECKPOINTS))}."
 _SUFFIXES = "|".join(suffix[1:] for suffix in (*FORMATS, *CHECKPOINTS))
@@ -84,6 +88,13 @@ def read_bundle(path: str, choose: Choose = everything) -> Bundle:
         if not os.path.exists(file):
             raise InputError(f"{file} does not exist.", "Check the name.")
         raise InputError(f"The suffix of {file} tells no format that normcli reads.", _READ)
+    if module in _BY_HDF5:
+        # In a child first, where HDF5 can do no harm: it also asks what kind of file it is.
+        require_survival(file, "normcli.bundles.hdf5_trial", "try_bundle")
+    return reopened(lambda: _read(module, file, prefix, choose))
+
+
+def _read(module: ModuleType, file: str, prefix: str, choose: Choose) -> Bundle:
     if module is hdf5_file and keras_file.is_model(file):
         module = keras_file
     full: dict[str, str] = {}

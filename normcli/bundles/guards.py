@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from normcli.errors import InputError, NormcliError, SafetyError
+from normcli.errors import InputError, NormcliError, SafetyError, TransientError
+from normcli.retrying import storage_error
 
 # Bundles live in memory; a file beyond this is data, not statistics or parameters.
 MAX_BYTES = 4 * 2**30
@@ -43,6 +44,7 @@ def _status(path: str) -> os.stat_result:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist.", "Check the name.") from error
     except (OSError, ValueError) as error:
+        _raise_passing(path, error)
         raise InputError(f"{path} cannot be read: {one_line(error)}.") from error
 
 
@@ -88,6 +90,8 @@ class Allowance:
 def reading(path: str, kind: str) -> Iterator[None]:
     """Turn whatever a library raises on a malformed file into InputError.
 
+    What storage raises that may work a moment later becomes TransientError.
+
     Parameters
     ----------
     path : str
@@ -103,9 +107,17 @@ def reading(path: str, kind: str) -> Iterator[None]:
         raise InputError(f"{path} is nested too deeply.") from error
     except Exception as error:
         # Parsers of hostile files raise anything (KeyError, struct.error, zlib.error, ...).
+        _raise_passing(path, error)
         raise InputError(
             f"{path} is not {kind} that can be read: {one_line(error)}.", foreign_hint(path)
         ) from error
+
+
+def _raise_passing(path: str, error: BaseException) -> None:
+    """Raise TransientError where storage failed, and may work a moment later."""
+    found = storage_error(path, error)
+    if isinstance(found, TransientError):
+        raise found from error
 
 
 def one_line(error: BaseException) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from normcli.bundles.hdf5_file import read
+from normcli.bundles.formats import read_bundle
 
 # The elements are read too, unless they are many.
 _MOST_READ = 64 << 20
 
 
 def try_bundle(path: str) -> None:
-    """Read a bundle; of a large one, only what it says of itself."""
+    """Read a bundle that HDF5 is asked for; of a large one, only what it says of itself."""
     small = os.path.getsize(path) <= _MOST_READ
-    read(path, lambda names: names if small else ())
+    read_bundle(path, lambda names: names if small else ())

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,9 +68,7 @@ def read(path: str, choose: Choose = everything) -> Bundle:
 def _read(
     opened: str | IO[bytes], path: str, size: int, configs: dict[str, Any], choose: Choose
 ) -> Bundle:
-    import h5py
-
-    with reading(path, "a Keras file"), h5py.File(opened, "r") as file:
+    with reading(path, "a Keras file"), hdf5_file.opened(opened) as file:
         if "model_config" in file.attrs:
             configs = _configs(json.loads(file.attrs["model_config"]))
         own: dict[str, str] = {}
@@ -196,12 +195,8 @@ def is_keras(path: str) -> bool:
 
 def is_model(path: str) -> bool:
     """Whether an HDF5 file is a whole model, as Keras 2 saved it: with its configuration."""
-    import h5py
-
     if not Path(path).is_file():
         return False
-    try:
-        with h5py.File(path, "r") as file:
-            return "model_config" in file.attrs
-    except (OSError, RuntimeError, ValueError):
-        return False  # Reading it will say why.
+    with suppress(InputError), reading(path, "an HDF5 file"), hdf5_file.opened(path) as file:
+        return "model_config" in file.attrs
+    return False  # Reading it will say why.

@@ -221,6 +221,6 @@ def _numeric_7_3(path: str) -> set[str]:
             if word in _CLASSES_7_3 and "MATLAB_empty" not in item.attrs:
                 found.add(name)
 
-    with h5py.File(path, "r") as file:
+    with hdf5_file.opened(path) as file:
         file.visititems(visit)
     return found

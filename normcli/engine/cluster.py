@@ -80,9 +80,11 @@ class ClusterScheduler:
             self._client = Client(
                 address=address, scheduler_file=scheduler_file, timeout=20, set_as_default=False
             )
-        except (OSError, ValueError, TimeoutError) as error:
+        except Exception as error:
+            # Of what another kind of server answers, dask takes the first bytes for a length.
+            reason = "what answers is none" if isinstance(error, MemoryError) else str(error)
             raise TransientError(
-                f"No dask scheduler answers at {where}: {error}.",
+                f"No dask scheduler answers at {where}: {reason.rstrip('.')}.",
                 "Start one with `dask scheduler`, and workers with `dask worker`.",
             ) from error
         self._where = str(where)

@@ -79,7 +79,7 @@ def read_journal(path: Path) -> tuple[list[Line], int]:
 
 
 def _encode(line: Mapping[str, Any]) -> bytes:
-    text = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(line, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 

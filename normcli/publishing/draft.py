@@ -19,6 +19,8 @@ DRAFT_MARK = ".normcli-draft-"
 DRAFT = "draft"
 # Characters, of up to four bytes each; file systems allow 255 bytes a name.
 WHOSE = 40
+# What a Zarr store has at its root.
+_ZARR = frozenset(("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"))
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,23 @@ def refuse_unwritable(target: Path, overwrite: bool) -> None:
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:
-    """Raise UsageError when `target` exists and may not be replaced."""
+    """Raise UsageError when `target` exists and may not be replaced.
+
+    Of folders, empty ones and Zarr stores may be; any other holds what nobody meant to remove.
+    """
     if not overwrite and (target.exists() or target.is_symlink()):
         raise UsageError(f"{target} exists.", "Add --overwrite to replace it, or choose another.")
+    if not target.is_dir() or target.is_symlink():
+        return
+    try:
+        names = set(os.listdir(target))
+    except OSError as error:
+        raise output_error(target, error) from error
+    if names and (target.suffix.lower() != ".zarr" or names.isdisjoint(_ZARR)):
+        raise UsageError(
+            f"{target} is a folder and no Zarr store, so it is not replaced.",
+            "Remove it first, or choose another -o.",
+        )
 
 
 def output_error(target: Path | str, error: OSError) -> NormcliError:

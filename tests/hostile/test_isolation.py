@@ -6,12 +6,17 @@ import os
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from normcli import isolation
+from normcli.bundles.formats import read_bundle
 from normcli.errors import InputError, SafetyError
+from tests.hostile import killers
 from tests.hostile.commands import limited
 from tests.hostile.mutations import Seed, hdf5
 
@@ -26,6 +31,7 @@ def way(request, monkeypatch):
         pytest.skip("limits of address space are those of Linux")
     monkeypatch.setattr(isolation, "_may_fork", lambda: request.param == "forked")
     monkeypatch.setattr(isolation, "_SURVIVED", set())
+    monkeypatch.setattr(isolation, "_REFUSED", {})
     helper = isolation._Helper()
     monkeypatch.setattr(isolation, "_HELPER", helper)
     yield request.param
@@ -68,6 +74,15 @@ class TestTrials:
     def test_errors_are_left_to_the_real_call(self, file, way):
         trial(file, "fail")
 
+    def test_a_file_that_ended_one_is_not_tried_again(self, file, way, monkeypatch):
+        with pytest.raises(InputError, match="SIGSEGV"):
+            trial(file, "crash")
+        with pytest.raises(InputError, match="SIGSEGV"):
+            trial(file, "do_well")
+        assert file.read_text() == ""
+        file.write_text("another\n")
+        trial(file, "do_well")
+
     def test_once_for_a_file_that_stays(self, file, way):
         """The trial itself changes the file here, so that the next call is tried again."""
         for times in (1, 2):
@@ -85,8 +100,82 @@ class TestTrials:
     def test_after_a_crash_the_next_file_is_tried(self, file, way):
         with pytest.raises(InputError):
             trial(file, "crash")
-        trial(file, "do_well")
-        assert file.read_text() == "tried\n"
+        another = file.with_name("y.h5")
+        another.touch()
+        trial(another, "do_well")
+        assert another.read_text() == "tried\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "wants"),
+    [
+        (MemoryError(), True),
+        (OSError("Can't read data (memory allocation failed for chunk)"), True),
+        (KeyError("Unable to open object (can't allocate buffer)"), True),
+        (OSError("Unable to open file (truncated file: name = '/allocations/x.h5')"), False),
+        (KeyError("Unable to open object (object 'allocated' doesn't exist)"), False),
+        (InputError("allocations/x.h5 has no dataset c."), False),
+    ],
+)
+def test_only_want_of_memory_is_want_of_memory(error, wants):
+    told = InputError("allocations/x.h5 could not be read as HDF5")
+    told.__cause__ = error
+    assert isolation.wants_memory(error) is isolation.wants_memory(told) is wants
+
+
+def test_a_folder_of_any_name(tmp_path):
+    """Names of files are no words of HDF5."""
+    folder = tmp_path / "allocations"
+    folder.mkdir()
+    with h5py.File(folder / "x.h5", "w") as file:
+        file["a"] = np.ones((4, 4))
+    whole = (folder / "x.h5").read_bytes()
+    (folder / "cut.h5").write_bytes(whole[:900])
+    for name, words in (("x.h5/b", "has no dataset b"), ("cut.h5", "truncated file")):
+        ended = limited("fit", f"allocations/{name}", "-o", "s.json", cwd=tmp_path)[0]
+        assert ended.code == 3
+        assert words in ended.err
+
+
+def endless(path: Path) -> None:
+    """Write a file whose text HDF5 looks for in a heap that leads back to itself."""
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = "{}"
+        file["mean"] = file["variance"] = np.ones(3)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"GCOL") + 24] = 128  # the length of the text
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras", ".mat"])
+class TestParameters:
+    """Files of parameters may be as hostile as those of data."""
+
+    @pytest.fixture
+    def path(self, tmp_path, suffix, monkeypatch) -> str:
+        monkeypatch.setattr(isolation, "_may_fork", lambda: True)
+        monkeypatch.setattr(isolation, "_REFUSED", {})
+        path, weights = tmp_path / f"p{suffix}", tmp_path / "weights"
+        endless(weights)
+        if suffix == ".keras":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.write(weights, "model.weights.h5")
+                archive.writestr("config.json", "{}")
+        else:
+            block = b"MATLAB 7.3".ljust(512, b"\0") if suffix == ".mat" else b""
+            path.write_bytes(block + weights.read_bytes())
+        return str(path)
+
+    def test_nothing_opens_them_before_their_trial(self, path, monkeypatch):
+        monkeypatch.setattr("normcli.bundles.hdf5_trial.try_bundle", killers.crash)
+        monkeypatch.setattr(h5py, "File", None)
+        with pytest.raises(InputError, match="crashes the library"):
+            read_bundle(path)
+
+    def test_one_that_keeps_hdf5_busy(self, path, monkeypatch):
+        monkeypatch.setattr(isolation, "CPU_SECONDS", 1)
+        with pytest.raises(InputError):  # MATLAB's reader passes over text
+            read_bundle(path)
 
 
 def test_what_a_trial_may_take(file, way):

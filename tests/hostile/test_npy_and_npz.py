@@ -73,6 +73,11 @@ def object_npz(folder: Path) -> str:
     return "x.npz/a"
 
 
+def object_npz_alone(folder: Path) -> str:
+    """The array is not named; the only one is that of objects."""
+    return object_npz(folder).removesuffix("/a")
+
+
 def object_npz_packed(folder: Path) -> str:
     np.savez_compressed(folder / "x.npz", a=pickled(folder), allow_pickle=True)
     return "x.npz/a"
@@ -159,7 +164,7 @@ def nested_shape(depth: int) -> bytes:
 CASES: dict[str, Case] = {
     # cut and malformed
     "empty": case(raw("x.npy", b""), 3, "x.npy is empty"),
-    "magic only": case(raw("x.npy", b"\x93NUMPY"), 3, "x.npy"),
+    "magic only": case(raw("x.npy", b"\x93NUMPY"), 3, "cut in its NPY header"),
     "version only": case(raw("x.npy", b"\x93NUMPY\x01\x00"), 3, "cut in its NPY header"),
     "header cut": case(raw("x.npy", npy()[:60]), 3, "cut in its NPY header"),
     "data cut": case(raw("x.npy", npy()[:-1]), 3, "x.npy is cut", "1088 bytes", "1087"),
@@ -219,6 +224,7 @@ CASES: dict[str, Case] = {
     "objects": case(object_npy, 4, "x.npy", "never loads pickles"),
     "object field": case(object_field_npy, 4, "never loads pickles"),
     "objects in npz": case(object_npz, 4, "x.npz/a", "never loads pickles"),
+    "objects in npz, not named": case(object_npz_alone, 4, "x.npz", "never loads pickles"),
     "objects in packed npz": case(object_npz_packed, 4, "never loads pickles"),
     "pickle as npy": case(plain_pickle("x.npy"), 4, "x.npy contains a pickle"),
     "pickle 2 as npz": case(plain_pickle("x.npz", 2), 4, "x.npz contains a pickle"),

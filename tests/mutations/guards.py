@@ -50,6 +50,8 @@ JOURNAL = "engine/test_journal.py"
 WORKPLACE = "publishing/test_workplace.py"
 HANDOVER = "publishing/test_handover.py"
 BAD = "cli/test_bad_input.py"
+FOLDERS = "cli/test_names.py"
+MOTION = "faults/test_inputs_in_motion.py"
 
 
 def refused(file: str, *cases: str) -> tuple[str, ...]:
@@ -844,12 +846,68 @@ GUARDS = (
         'what == "input" and Path(text).suffix.lower() in _PICKLES',
         *refused(NPY, "pickle"),
     ),
+    # what is replaced
+    _condition(
+        "a folder of other things is removed for an output",
+        "publishing/draft.py",
+        'names and (target.suffix.lower() != ".zarr" or names.isdisjoint(_ZARR))',
+        f"{FOLDERS}::test_a_folder_of_other_things_is_not_replaced",
+    ),
+    Guard(
+        "a name that is no UTF-8 cannot be journalled",
+        "engine/journal_file.py",
+        'json.dumps(line, separators=(",", ":"))',
+        'json.dumps(line, ensure_ascii=False, separators=(",", ":"))',
+        (f"{FOLDERS}::test_names_that_are_no_utf8",),
+    ),
     # reads that fail
     _condition(
         "a read error that passes ends the run",
-        "arrays/retrying.py",
+        "retrying.py",
         "error.errno not in PASSING",
         "faults/test_inputs_in_motion.py::test_a_read_that_fails_once_is_tried_again[9]",
         never="True",
+    ),
+    Guard(
+        "a library's read that fails and passes ends the run",
+        "retrying.py",
+        "        except TransientError:\n            time.sleep(wait)",
+        "        except TransientError:\n            raise",
+        (f"{MOTION}::test_a_read_by_hdf5_that_fails_once_is_tried_again[6-x.h5]",),
+    ),
+    Guard(
+        "what HDF5 tells of storage is taken for a malformed file",
+        "retrying.py",
+        "        told = _TOLD.search(str(error))\n",
+        "        told = None\n",
+        (f"{MOTION}::test_a_read_by_hdf5_that_fails_once_is_tried_again[6-x.h5]",),
+    ),
+    Guard(
+        "names of axes are lost where a read fails",
+        "arrays/hdf5_dims.py",
+        "        raise_storage_error(dataset.file.filename, error)\n        return None",
+        "        return None",
+        (f"{MOTION}::test_names_of_axes_are_not_lost_to_a_failing_read[False]",),
+    ),
+    Guard(
+        "parameters are opened by HDF5 without a trial",
+        "bundles/formats.py",
+        "    if module in _BY_HDF5:\n",
+        "    if False:\n",
+        (f"{ISOLATION}::TestParameters::test_nothing_opens_them_before_their_trial",),
+    ),
+    Guard(
+        "a file that ended a trial is tried once more",
+        "isolation.py",
+        "    if earlier is not None:\n",
+        "    if False:\n",
+        (f"{ISOLATION}::TestTrials::test_a_file_that_ended_one_is_not_tried_again",),
+    ),
+    Guard(
+        "a name is taken for want of memory",
+        "isolation.py",
+        '_NAMES.sub("", told)',
+        "told",
+        (f"{ISOLATION}::test_only_want_of_memory_is_want_of_memory",),
     ),
 )  # fmt: skip

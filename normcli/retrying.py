@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from normcli.errors import TransientError
+from normcli.errors import InputError, NormcliError, TransientError
 
 T = TypeVar("T")
 
@@ -17,6 +17,8 @@ T = TypeVar("T")
 _WAITS = (0.05, 0.2, 0.8)
 _AT_ONCE = 1 << 30
 STORAGE = "Check the storage (dmesg tells of disks), then try again."
+# As HDF5 tells an error of the system.
+_TOLD = re.compile(r"\berrno = (\d+), error message = .*?(?:\boffset = (\d+)|\Z)", re.S)
 # Errors of storage that may be gone a moment later.
 PASSING = {errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ESTALE, errno.EREMOTEIO}
 
@@ -54,19 +56,51 @@ def retried(attempt: Callable[[], T], where: str) -> T:
     raise AssertionError
 
 
-def passing(error: BaseException | None) -> bool:
-    """Whether an error goes back to storage that may work a moment later.
+def storage_error(name: str, error: BaseException | None) -> NormcliError | None:
+    """Return the error for what storage did; None where it did nothing, and a file is malformed.
 
-    HDF5 tells the number of the system's error in its message only.
+    Parameters
+    ----------
+    name : str
+        What was read, for the message.
+    error : BaseException
+        What a library raised. HDF5 tells the number of the system's error, and where it was,
+        in its message only, and h5py raises that as an error of any type.
+
+    Returns
+    -------
+    NormcliError or None
+        TransientError where storage may work a moment later, else InputError.
     """
     while error is not None:
-        if isinstance(error, OSError):
-            told = re.search(r"errno = (\d+)", str(error))
-            number = error.errno or (int(told[1]) if told else None)
-            if number in PASSING:
-                return True
+        number, place = getattr(error, "errno", None), ""
+        told = _TOLD.search(str(error))
+        if told:
+            number = int(told[1])
+            place = f" at byte {told[2]}" if told[2] else ""
+        if number == errno.EAGAIN and "unable to lock" in str(error):
+            return TransientError(
+                f"{name} is open in another program, which writes to it.",
+                "Wait until it is done, or stop it.",
+            )
+        if number:
+            message = f"{name} could not be read{place}: {os.strerror(number)} (errno {number})."
+            return TransientError(message, STORAGE) if number in PASSING else InputError(message)
         error = error.__cause__ or error.__context__
-    return False
+    return None
+
+
+def raise_storage_error(name: str, error: BaseException) -> None:
+    """Raise what storage did, so that nobody takes it for what a file holds.
+
+    Raises
+    ------
+    TransientError, InputError
+        As `storage_error` has it.
+    """
+    found = storage_error(name, error)
+    if found is not None:
+        raise found from error
 
 
 def reopened(attempt: Callable[[], T]) -> T:
