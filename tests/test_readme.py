@@ -16,6 +16,8 @@ BLOCK = re.compile(r"<!-- tour -->\n```console\n(.*?)```", re.S)
 
 # What differs from run to run or from machine to machine: times, speeds, workers, rounding errors.
 MOVING = re.compile(r"\d+(\.\d+)? (s|[KMG]?i?B/s)\b|\d+ workers?|-?\d(\.\d+)?e-\d+")
+# How far a run is, which is told of those that last for some seconds: here, where the machine is slow.
+PROGRESS = re.compile(r"^normcli: \w+: +\d+ %.*\n", re.M)
 
 
 def blocks() -> list[str]:
@@ -52,4 +54,4 @@ def test_the_tour_prints_what_the_readme_shows(folder):
     assert len(blocks()) >= 6
     for block in blocks():
         printed = "".join(run(command, folder) for command in commands(block))
-        assert MOVING.sub("#", printed) == MOVING.sub("#", block)
+        assert MOVING.sub("#", PROGRESS.sub("", printed)) == MOVING.sub("#", block)
