@@ -6,9 +6,16 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 import zarr
 
 STORAGES = ("npy", "npy-fortran", "h5", "h5-chunked", "zarr2", "zarr3", "zarr-sharded")
+
+
+def hold_groups(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Have statistics of more than `number` groups written by block, in place of a million."""
+    for module in ("parameters", "fit_setup", "apply_setup"):
+        monkeypatch.setattr(f"normcli.api.{module}.GROUPS_IN_MEMORY", number)
 
 
 def store(

@@ -16,7 +16,7 @@ from normcli.errors import DataPolicyError, InputError, UsageError
 from normcli.kernels import select
 from tests.cli.terminal import call
 
-from .stores import STORAGES, load, store, suffix
+from .stores import STORAGES, hold_groups, load, store, suffix
 from .test_properties import MODES, MORE, TIGHT, folder, inputs
 
 METHODS = ("minmax", "maxabs")
@@ -193,8 +193,10 @@ def test_compiled_kernels_give_the_same_numbers(tmp_path, monkeypatch, method, m
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_more_groups_than_memory_holds(tmp_path, method):
-    x = np.random.default_rng(1).normal(3, 2, (1_000_100, 3)).astype("f4")
+def test_more_groups_than_memory_holds(tmp_path, monkeypatch, method):
+    # A million by itself: test_properties.py.
+    hold_groups(monkeypatch, 150_000)
+    x = np.random.default_rng(1).normal(3, 2, (150_100, 3)).astype("f4")
     x[7] = 2.5
     name = store(tmp_path, "x", x)
     options = {"layout": "NC", "mode": "layer", "method": method}

@@ -71,7 +71,7 @@ def flips_are_found(folder: Path, case: str, count: int, figures: Figures) -> No
 
 @pytest.mark.parametrize("case", OUTPUTS)
 def test_a_flipped_bit_is_found_and_its_part_named(tmp_path, figures, case):
-    flips_are_found(tmp_path, case, 50, figures)
+    flips_are_found(tmp_path, case, 20, figures)
 
 
 @pytest.mark.slow

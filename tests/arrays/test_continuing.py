@@ -166,7 +166,7 @@ def text_in(folder: Path, text: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", OUTPUTS)
-@pytest.mark.parametrize("trial", range(8))
+@pytest.mark.parametrize("trial", range(0, 8, 2))
 def test_killed_again_and_again(tmp_path, case, trial):
     text, info = OUTPUTS[case]
     several = blocks(info)

@@ -32,7 +32,7 @@ def slow_run(shim: Shim, folder: Path, name: str) -> subprocess.Popen[bytes]:
         "--memory",
         "4116KiB",
         cwd=folder,
-        delay=200_000,
+        delay=100_000,
         ops="read",
         match=f"{folder.name}/{name}",
     )

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.terminal import run
+from tests.faults.forked import Forks
 from tests.faults.outcomes import hidden
-from tests.faults.shim import Shim
 
 COMMAND = ("learn", "x.npy", "t.npy", "-o", "a.json", "--layout", "NC", "-j", "1")
 OPERATIONS = "write,fsync,rename,unlink,ftruncate,mkdir,close"
@@ -36,13 +35,13 @@ def taken(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
-def test_killed_at_some_operations(shim: Shim, work: Path, step: int):
-    ended = run(*COMMAND, cwd=work)
+def test_killed_at_some_operations(forks: Forks, work: Path, step: int):
+    ended = forks.run(*COMMAND, cwd=work)
     assert ended.code == 0, ended.err
     whole = taken(work)
     continued = 0
     for number in itertools.count(2, step):
-        faulty = shim.run(
+        faulty = forks.run(
             *COMMAND,
             cwd=work,
             at=number,
@@ -54,12 +53,12 @@ def test_killed_at_some_operations(shim: Shim, work: Path, step: int):
             assert taken(work) == whole
             break
         assert faulty.code == -signal.SIGKILL
-        ended = run(*COMMAND, cwd=work)
+        ended = forks.run(*COMMAND, cwd=work)
         if ended.code == 2:
             # It was killed while it tidied up: the output has its name and is complete.
             assert "a.json exists" in ended.err
             assert taken(work) == whole
-            ended = run(*COMMAND, cwd=work)
+            ended = forks.run(*COMMAND, cwd=work)
         assert ended.code == 0, (faulty.hits, ended.err)
         assert taken(work) == whole, faulty.hits
         assert hidden(work) == [], faulty.hits
@@ -68,12 +67,12 @@ def test_killed_at_some_operations(shim: Shim, work: Path, step: int):
     assert continued > 1
 
 
-def test_a_full_disk_leaves_nothing_half_written(shim: Shim, work: Path):
+def test_a_full_disk_leaves_nothing_half_written(forks: Forks, work: Path):
     for operation in ("write", "fsync", "rename"):
-        faulty = shim.run(*COMMAND, cwd=work, at=1, errno=28, match=str(work), ops=operation)
+        faulty = forks.run(*COMMAND, cwd=work, at=1, errno=28, match=str(work), ops=operation)
         assert faulty.code == 5, faulty.err
         assert not (work / "a.json").exists()
-        ended = run(*COMMAND, cwd=work)
+        ended = forks.run(*COMMAND, cwd=work)
         assert ended.code == 0, ended.err
         taken(work)
         assert hidden(work) == []

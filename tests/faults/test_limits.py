@@ -83,7 +83,7 @@ def test_no_more_memory(inputs, tmp_path, whole, name):
     expected = whole(command)
     codes = []
     # Below 256 MiB the imports fail already.
-    for mib in (*range(256, 640, 16), 1400):
+    for mib in (*range(256, 640, 32), 1400):
         folder = tmp_path / str(mib)
         folder.mkdir()
         script = f"ulimit -v {mib * 1024}; exec $N {' '.join(command)}"

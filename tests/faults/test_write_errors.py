@@ -22,8 +22,9 @@ ERRORS = {
     "EFBIG": "write,ftruncate,fallocate",
 }
 
-# A quota ends where a full disk does, by another number: every fourth operation shows that.
-STRIDES = {"EDQUOT": 4}
+# A quota, or the largest size of a file, ends where a full disk does, by another number: every
+# fourth operation shows that.
+STRIDES = {"EDQUOT": 4, "EFBIG": 4}
 
 
 def failing(

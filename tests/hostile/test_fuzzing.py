@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-# A minute a format.
-_SECONDS = {"npy": 60, "npz": 60, "zarr_document": 20, "zarr_chunk": 20, "zstd_frames": 20}
-_TIMES = 20
+# Half a minute a format.
+_SECONDS = {"npy": 30, "npz": 30, "zarr_document": 10, "zarr_chunk": 10, "zstd_frames": 10}
+_TIMES = 40
 
 
 @pytest.mark.slow

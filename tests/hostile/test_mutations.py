@@ -13,9 +13,9 @@ from tests.figures import Figures
 from tests.hostile.mutations import CHECKED, FORMATS, Seed
 
 _DOCUMENTS = ("zarr.json", ".zarray", ".zattrs")
-_FEW = 50
+_FEW = 20
 # Together, of all storages of a format.
-_MANY = 5000
+_MANY = 4010
 _SECONDS = 30
 
 MAKERS = [make for makers in FORMATS.values() for make in makers]

@@ -120,6 +120,7 @@ def test_no_secret_in_a_sidecar(here, monkeypatch):
     assert "https://***@host/x.npy?***" in text
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.h5", "x.zarr"])
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
 def test_inputs_that_are_no_files(here, name, kind):
@@ -135,10 +136,9 @@ def test_inputs_that_are_no_files(here, name, kind):
         Path(name).mkdir()
     else:
         os.symlink("/dev/zero", name)
-    ended, seconds, _ = limited("fit", name, "-o", "s.json", cwd=here, seconds=30)
+    ended = call("fit", name, "-o", "s.json")
     assert ended.code in (2, 3), ended
     assert ended.err.count("normcli: error: ") == 1
-    assert seconds < 30
 
 
 @pytest.mark.parametrize("module", ["zarr", "h5py", "numpy", "json", "numcodecs", "normcli"])

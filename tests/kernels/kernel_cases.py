@@ -190,7 +190,8 @@ def exact_moments(values, whole, start):
     index, extents = group_index(whole, start, values.shape)
     members = [[] for _ in range(prod(extents))]
     integers = values.dtype.kind in "biu"
-    unit = 0 if integers else 1074
+    # Every float64 is a multiple of 2**-1074, and every narrower float of 2**-149.
+    unit = 0 if integers else 1074 if values.dtype.itemsize == 8 else 149
     with np.errstate(invalid="ignore"):  # signalling NaN
         elements = values if integers else values.astype(np.float64)
     for value, group in zip(elements.reshape(-1).tolist(), index.reshape(-1).tolist(), strict=True):
@@ -201,7 +202,7 @@ def exact_moments(values, whole, start):
         result.nonfinite[group] = len(numbers) - len(finite)
         if finite:
             n = len(finite)
-            scaled = [int(x) if integers else int(Fraction(x) * 2**unit) for x in finite]
+            scaled = finite if integers else [multiple(x, unit) for x in finite]
             total = sum(scaled)
             result.count[group] = n
             result.mean[group] = rounded(Fraction(total, n << unit))
@@ -211,6 +212,12 @@ def exact_moments(values, whole, start):
             result.minimum[group] = rounded(Fraction(min(finite))) + 0.0
             result.maximum[group] = rounded(Fraction(max(finite))) + 0.0
     return Moments(*(getattr(result, f).reshape(extents) for f in result.__dataclass_fields__))
+
+
+def multiple(x, unit):
+    """Return a float in units of ``2**-unit``, of which it is a multiple."""
+    numerator, denominator = x.as_integer_ratio()
+    return numerator << unit - denominator.bit_length() + 1
 
 
 def rounded(number):

@@ -48,8 +48,8 @@ class Copy:
             text=True,
         )
 
-    def run(self, *tests: str) -> tuple[int, str]:
-        """Return how some tests end, and what they say."""
+    def run(self, *tests: str, seconds: int = 60) -> tuple[int, str]:
+        """Return how some tests end, and what they say; each of them fails after so long."""
         told = self.folder / "told.txt"
         order = {
             "cwd": str(self.folder),
@@ -57,7 +57,7 @@ class Copy:
             "arguments": [
                 *("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header"),
                 *("-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", "not slow"),
-                *("-rN", "--tb=line", "--timeout=60", f"--basetemp={self.folder / 'made'}"),
+                *("-rN", "--tb=line", f"--timeout={seconds}", f"--basetemp={self.folder / 'made'}"),
                 *(f"tests/{test}" for test in tests),
             ],
         }
@@ -112,7 +112,7 @@ def test_without_it_a_test_fails(copy: Copy, guard: Guard):
     assert whole.count(guard.text) == 1, "this guard was rewritten: enter it anew"
     file.write_text(whole.replace(guard.text, guard.without))
     try:
-        code, told = copy.run(*guard.tests)
+        code, told = copy.run(*guard.tests, seconds=10 if guard.hangs else 60)
     finally:
         file.write_text(whole)
     assert code == FAILED, told
