@@ -217,8 +217,15 @@ class ApplyPasses:
     def _draft_sidecar(self, statistics: Statistics) -> None:
         setup = self.setup
         if setup.sidecar is not None:
+            # What undoes the output is what it was normalized with, which is also what is taken
+            # where nobody says --estimate: moving statistics that were left aside are left out.
+            pooled = setup.options.estimate == "pooled"
             complete = replace(
-                statistics, spec=setup.spec, affine=setup.affine, provenance=provenance()
+                statistics,
+                spec=setup.spec,
+                moving=None if pooled else statistics.moving,
+                affine=setup.affine,
+                provenance=provenance(),
             )
             folder = None if self._place is None else self._place.room_for(setup.sidecar)
             draft = draft_statistics(setup.sidecar, complete, self.overwrite, folder)

@@ -109,6 +109,15 @@ def fitted_spec(options: NormOptions, spec: NormSpec) -> NormSpec:
                 f"axes {list(spec.aggregated)}.",
                 "Leave --aggregate out, or fit again.",
             )
+    if options.group_axis is not None:
+        axes = parse_axes(options.group_axis, layout)
+        if axes != (spec.divided_axis,):
+            divided = "none" if spec.divided_axis is None else f"axis {spec.divided_axis}"
+            raise UsageError(
+                f"--group-axis {options.group_axis} contradicts the statistics, whose groups "
+                f"divide {divided}.",
+                "Leave --group-axis out, or fit again.",
+            )
     if options.epsilon is not None:
         spec = replace(spec, epsilon=options.epsilon, epsilon_given=True)
     if options.epsilon_placement is not None:

@@ -127,7 +127,8 @@ def _apply_several(
                 caught if isinstance(caught, NormcliError) else OutputError(os_error_text(caught))
             )
             codes.append(error.exit_code)
-            screen.error(f"{name}: {error.message}", error.hint)
+            named = error.message.startswith(f"{name} ")
+            screen.error(error.message if named else f"{name}: {error.message}", error.hint)
             rows.append((name, f"failed (exit code {error.exit_code})"))
             documents.append({"input": name, "error": error.message, "code": error.exit_code})
             continue

@@ -25,9 +25,12 @@ def extract_command(stats: str, name: str, output: str | None, **options: Any) -
     """Print or write the value NAME of STATS.
 
     Arrays: count, mean, variance, std, m2, minimum, maximum, nonfinite, moving-mean,
-    moving-variance, scale, bias. Settings: epsilon, epsilon-placement, ddof, momentum, batches,
-    batch-size, moving-variance-divisor, mode, method, convention, layout, dimensions, aggregate,
-    kept, scale-axes, groups, shape, dtype, version, created, command.
+    moving-variance, scale, bias; of the method robust lower, center, upper, spread, rank-error;
+    of lp norm. Settings: epsilon, epsilon-placement, ddof, momentum, batches, batch-size,
+    moving-variance-divisor, mode, method, range, quantiles, p, convention, layout, dimensions,
+    aggregate, kept, scale-axes, groups, shape, dtype, version, created, command. A mean that an
+    apply does not have is nan: of groups without finite values, and under --nonfinite propagate
+    of those with NaN.
 
     \b
       normcli extract stats.json mean

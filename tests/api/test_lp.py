@@ -242,7 +242,7 @@ def test_parts_and_updates_give_what_one_fit_gives(tmp_path, p):
         normcli.fit(name, path, part=f"{i + 1}/3", **options)
     first, second = store(tmp_path, "a", X[:9]), store(tmp_path, "b", X[9:])
     normcli.fit(first, tmp_path / "first.json", **options)
-    updated = normcli.fit(second, update=tmp_path / "first.json", **options)
+    updated = normcli.fit(second, update=tmp_path / "first.json")
     for other in (normcli.merge(parts), updated):
         assert other.statistics.spec == whole.statistics.spec
         if p in (2, np.inf):

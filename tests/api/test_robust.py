@@ -214,7 +214,7 @@ def test_what_holds_no_sketches_is_not_merged(tmp_path):
     with pytest.raises(InputError, match=r"has quantiles \(25\.0, 75\.0\)"):
         normcli.merge([tmp_path / "z.json", tmp_path / "q.json"])
     with pytest.raises(InputError, match="fitted with quantiles"):
-        normcli.fit(name, layout="NCHW", method="robust", update=tmp_path / "q.json")
+        normcli.fit(name, method="robust", quantiles=(25, 75), update=tmp_path / "q.json")
 
 
 def test_statistics_of_observations_are_set_side_by_side(tmp_path):
@@ -301,6 +301,48 @@ def test_verify_finds_a_spread_of_other_quantiles(tmp_path):
     assert "the spread is not upper - lower in 1 of 6 groups" in " ".join(
         (ended.err + ended.text).split()
     )
+
+
+@pytest.mark.parametrize("percent", [(60, 90), (10, 40), (0, 50), (50, 100), (0, 1)])
+def test_quantiles_on_one_side_of_the_median(tmp_path, percent):
+    x = X.astype("f8")
+    name, y, z = store(tmp_path, "x", x), tmp_path / "y.npy", tmp_path / "z.npy"
+    for mode in ("batch", "layer"):
+        options = {"layout": "NCHW", "mode": mode, "method": "robust", "quantiles": percent}
+        normcli.apply(name, y, overwrite=True, **options)
+        close(np.load(y), by_hand("NCHW", x, mode, percent))
+        normcli.apply(y, z, stats=f"{y}.stats.json", inverse=True, overwrite=True)
+        np.testing.assert_allclose(np.load(z), x, rtol=1e-12, atol=1e-12)
+    assert call("verify", f"{y}.stats.json").code == 0
+
+
+@pytest.mark.parametrize(
+    ("percent", "center", "words"),
+    [
+        ((60, 90), 9.0, "the median at .* is larger than the lower quantile"),
+        ((10, 40), 1.0, "the upper quantile at .* is larger than the median"),
+        ((10, 90), 0.5, "the lower quantile at .* is larger than the median"),
+    ],
+    ids=str,
+)
+def test_a_median_out_of_order_is_refused(tmp_path, percent, center, words):
+    x, path = np.arange(11.0)[:, None], tmp_path / "s.json"
+    normcli.fit(store(tmp_path, "x", x), path, layout="NC", method="robust", quantiles=percent)
+    change(path, center=floats_entry(center))
+    with pytest.raises(InputError, match=words):
+        normcli.read_statistics(path)
+
+
+def test_quantiles_are_continued(tmp_path):
+    first, second = store(tmp_path, "a", X[:5]), store(tmp_path, "b", X[5:])
+    fixed = {"layout": "NCHW", "method": "robust", "quantiles": (10, 80)}
+    normcli.fit(first, tmp_path / "a.json", **fixed)
+    updated = normcli.fit(second, update=tmp_path / "a.json")
+    assert updated.statistics.spec == normcli.fit(first, **fixed).statistics.spec
+    with pytest.raises(InputError, match="was fitted with quantiles"):
+        normcli.fit(second, update=tmp_path / "a.json", quantiles=(10, 90))
+    with pytest.raises(InputError, match="was fitted with method robust, not zscore"):
+        normcli.fit(second, update=tmp_path / "a.json", method="zscore")
 
 
 @pytest.mark.parametrize("kind", SUFFIXES)
