@@ -217,9 +217,9 @@ def _moments(arrays: dict[str, np.ndarray], spec: NormSpec, path: str) -> Moment
             # NaN fails this comparison, as it should.
             _require_none(seen & ~(above >= below), low, high, path)
     if isinstance(moments, NormMoments):
-        low = np.where(seen, largest_magnitude(moments), 0.0)
+        largest = np.where(seen, largest_magnitude(moments), 0.0)
         # Rounded, a norm may be some units in the last place below the largest magnitude.
-        short = ~(moments.norm >= low * (1 - 1e-9)) | ~np.isfinite(moments.norm)
+        short = ~(moments.norm >= largest * (1 - 1e-9)) | ~np.isfinite(moments.norm)
         _require_none(seen & short, "largest magnitude", "norm", path)
     return moments
 

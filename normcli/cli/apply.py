@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from normcli.cli.options import apply_options, norm_options, pick, run_options, screen_options
+from normcli.cli.sections import command, output_option
 
 if TYPE_CHECKING:
     from normcli.api.applying import ApplyOutcome
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from normcli.cli.screen import Screen
 
 
-@click.command("apply", short_help="Normalize arrays, by given or their own statistics.")
+@command("apply", short_help="Normalize arrays, by given or their own statistics.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option(
+@output_option(
     "-o", "--output", required=True, metavar="OUTPUT", help="An array, or a folder for several."
 )
 @norm_options

@@ -7,19 +7,20 @@ from typing import Any
 import click
 
 from normcli.cli.options import screen_options
+from normcli.cli.sections import command, output_option
 
 
-@click.command("extract", short_help="One value out of a sidecar or a parameter file.")
+@command("extract", short_help="One value out of a sidecar or a parameter file.")
 @click.argument("stats", metavar="STATS")
 @click.argument("name", metavar="NAME")
-@click.option(
+@output_option(
     "-o",
     "--output",
     metavar="FILE",
     help="Write .npy, .json, .txt or another format by suffix; - is NPY on standard output.  "
     "[default: text on standard output]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@output_option("--overwrite", is_flag=True, help="Replace an existing output.")
 @screen_options
 def extract_command(stats: str, name: str, output: str | None, **options: Any) -> None:
     """Print or write the value NAME of STATS.

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from normcli.cli.options import fit_options, norm_options, pick, run_options, screen_options
+from normcli.cli.sections import command, output_option
 
 
-@click.command("fit", short_help="Measure arrays: one pass, exact statistics.")
+@command("fit", short_help="Measure arrays: one pass, exact statistics.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--output", metavar="STATS", help=".json, .npz, .h5, .zarr or .safetensors.")
+@output_option("-o", "--output", metavar="STATS", help=".json, .npz, .h5, .zarr or .safetensors.")
 @norm_options
 @fit_options
 @run_options

@@ -8,12 +8,13 @@ import click
 
 from normcli.cli.learn_options import learn_options
 from normcli.cli.options import norm_options, pick, run_options, screen_options
+from normcli.cli.sections import command, output_option
 
 
-@click.command("learn", short_help="Learn scale and bias against a target array.")
+@command("learn", short_help="Learn scale and bias against a target array.")
 @click.argument("source", metavar="INPUT")
 @click.argument("target", metavar="TARGET")
-@click.option(
+@output_option(
     "-o",
     "--output",
     metavar="AFFINE",
