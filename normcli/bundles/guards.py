@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from normcli.errors import InputError, NormcliError, SafetyError
+from normcli.errors import InputError, NormcliError, SafetyError, missing_file
 
 # Bundles live in memory; a file beyond this is data, not statistics or parameters.
 MAX_BYTES = 4 * 2**30
@@ -41,7 +41,7 @@ def _status(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist.", "Check the name.") from error
+        raise missing_file(path) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {one_line(error)}.") from error
 
