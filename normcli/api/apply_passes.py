@@ -26,7 +26,8 @@ from normcli.arrays.manifest import Manifest, draft_manifest, manifest_path
 from normcli.bundles.statistics_file import draft_statistics
 from normcli.domain.moments import Moments
 from normcli.domain.normalizers import fitted_normalizer
-from normcli.domain.statistics import Statistics, require_resolved, require_usable
+from normcli.domain.statistics import Statistics
+from normcli.domain.usability import require_resolved, require_usable
 from normcli.engine.collectors import Collector, HeldMoments
 from normcli.engine.done import Done
 from normcli.engine.report import Report, Tally, tally

@@ -22,10 +22,8 @@ from normcli.bundles.statistics_file import (
     write_statistics,
 )
 from normcli.domain.moment_kinds import moments_from
-from normcli.domain.statistics import (
-    Statistics,
-    require_usable,
-)
+from normcli.domain.statistics import Statistics
+from normcli.domain.usability import require_usable
 from normcli.engine.events import Observer
 from normcli.engine.report import Report, tally
 from normcli.errors import InputError, UsageError

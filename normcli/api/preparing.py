@@ -17,7 +17,8 @@ from normcli.domain.array_info import ArrayInfo
 from normcli.domain.axes import parse_axes, parse_levels
 from normcli.domain.geometry import Geometry
 from normcli.domain.layout import Layout, infer_layout, parse_layout
-from normcli.domain.norm_spec import NormSpec, make_spec
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.presets import make_spec
 from normcli.domain.quantile_sketches import library
 from normcli.domain.statistics import SourceDescription
 from normcli.engine.events import Observer

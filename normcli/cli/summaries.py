@@ -86,9 +86,15 @@ def report_rows(report: Report) -> Iterable[tuple[str, str]]:
     named = f" ({'; '.join(counts.constant_names)})" if counts.constant else ""
     yield "groups", f"{counts.groups}, constant {counts.constant}{named}"
     if counts.empty:
-        yield "without values", f"{counted(counts.empty, 'group')} ({'; '.join(counts.empty_names)})"
+        yield (
+            "without values",
+            f"{counted(counts.empty, 'group')} ({'; '.join(counts.empty_names)})",
+        )
     if counts.damped:
-        yield "flattened", f"{counted(counts.damped, 'group')} with an epsilon above 1 % of their variance"
+        yield (
+            "flattened",
+            f"{counted(counts.damped, 'group')} with an epsilon above 1 % of their variance",
+        )
     if counts.count or counts.nonfinite:
         yield "non-finite", f"{counts.nonfinite} of {counts.count + counts.nonfinite} values"
     if report.missing_chunks:

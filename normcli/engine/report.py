@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from normcli.domain.constancy import constant_groups
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments
-from normcli.domain.statistics import constant_groups
 
 NAMED_GROUPS = 5
 
