@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from normcli.cli.texts import counted, duration, shape_text, size
 
@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from normcli.planning.plan import Plan
 
 NAMED_DAMAGES = 20
+
+
+class Outcome(Protocol):
+    """What a fit, an apply or a learning run leaves."""
+
+    @property
+    def plan(self) -> Plan:
+        """What was, or would be, done."""
+
+    @property
+    def report(self) -> Report | None:
+        """What was done; None after a dry run."""
+
 
 VERBS = {
     "measure": "measuring",
@@ -43,6 +56,14 @@ def plan_rows(plan: Plan) -> Iterable[tuple[str, str]]:
         f"({counted(plan.workers, 'worker')}, statistics {size(plan.statistics_memory)}{kept})",
     )
     yield "kernels", plan.kernel
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """Return what a run was to do, and what it did unless it was a dry run, as JSON can hold it."""
+    document: dict[str, Any] = {"plan": plan_json(outcome.plan)}
+    if outcome.report is not None:
+        document["report"] = dict(outcome.report.as_dict())
+    return document
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
