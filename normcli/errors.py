@@ -88,3 +88,10 @@ class PartialFailureError(NormcliError):
     """Some of several items failed; the others are complete."""
 
     exit_code = 8
+
+
+def missing_file(name: object) -> InputError:
+    """Return the error for a file that does not exist."""
+    pattern = any(letter in str(name) for letter in "*?[")
+    hint = "Patterns are left to the shell: do not quote them." if pattern else "Check the name."
+    return InputError(f"{name} does not exist.", hint)

@@ -26,7 +26,8 @@ from normcli.arrays.manifest import Manifest, draft_manifest, manifest_path
 from normcli.bundles.statistics_file import draft_statistics
 from normcli.domain.moments import Moments
 from normcli.domain.normalizers import fitted_normalizer
-from normcli.domain.statistics import Statistics, require_resolved, require_usable
+from normcli.domain.statistics import Statistics
+from normcli.domain.usability import require_resolved, require_usable
 from normcli.engine.collectors import Collector, HeldMoments
 from normcli.engine.done import Done
 from normcli.engine.report import Report, Tally, tally
@@ -217,8 +218,15 @@ class ApplyPasses:
     def _draft_sidecar(self, statistics: Statistics) -> None:
         setup = self.setup
         if setup.sidecar is not None:
+            # What undoes the output is what it was normalized with, which is also what is taken
+            # where nobody says --estimate: moving statistics that were left aside are left out.
+            pooled = setup.options.estimate == "pooled"
             complete = replace(
-                statistics, spec=setup.spec, affine=setup.affine, provenance=provenance()
+                statistics,
+                spec=setup.spec,
+                moving=None if pooled else statistics.moving,
+                affine=setup.affine,
+                provenance=provenance(),
             )
             folder = None if self._place is None else self._place.room_for(setup.sidecar)
             draft = draft_statistics(setup.sidecar, complete, self.overwrite, folder)

@@ -35,11 +35,12 @@ from normcli.arrays.opening import make_sink, output_info
 from normcli.arrays.paths import parse_path
 from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.domain.affine import Affine
+from normcli.domain.constancy import constant_groups
 from normcli.domain.dtypes import is_float, output_dtype, parse_dtype
 from normcli.domain.geometry import bind, bind_example
 from normcli.domain.layout import parse_layout
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.statistics import Statistics, constant_groups
+from normcli.domain.statistics import Statistics
 from normcli.engine.events import Observer
 from normcli.engine.report import damped_groups
 from normcli.errors import DataPolicyError, UsageError

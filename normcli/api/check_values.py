@@ -11,11 +11,13 @@ from normcli.api.findings import Finding, finding, misfit, note
 from normcli.api.parameters import Known
 from normcli.api.sampling import BLOCKS, SampledBlock, count_outside, sample_grid, sampled
 from normcli.arrays.access import ArraySource
+from normcli.domain.constancy import constant_groups
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.statistics import Statistics, constant_groups, require_resolved
+from normcli.domain.statistics import Statistics
+from normcli.domain.usability import require_resolved
 from normcli.engine.report import NAMED_GROUPS, damped_groups, group_names
 from normcli.errors import DataPolicyError
 

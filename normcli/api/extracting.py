@@ -54,6 +54,9 @@ _SETTINGS: Mapping[str, Callable[[StatisticsAttributes], Any]] = {
 # What the names of the command line and of frameworks say otherwise.
 _SYNONYMS = {"moving_var": "moving_variance", "var": "variance", "axes": "aggregate"}
 
+# Values that a group has only where it holds finite elements.
+_OF_ELEMENTS = ("mean", "variance", "minimum", "maximum")
+
 
 def extract_value(path: str, name: str) -> Any:
     """Return one value that a file of statistics or parameters holds.
@@ -83,7 +86,8 @@ def extract_value(path: str, name: str) -> Any:
 
     def choose(names: tuple[str, ...]) -> list[str]:
         there.extend(names)
-        return [own for own in dict.fromkeys((name, wanted)) if own in names]
+        asked = (name, wanted, *(("count", "nonfinite") if wanted in _OF_ELEMENTS else ()))
+        return [own for own in dict.fromkeys(asked) if own in names]
 
     bundle = read_bundle(path, choose)
     if bundle.attrs.get("schema") != SCHEMA:
@@ -95,6 +99,8 @@ def extract_value(path: str, name: str) -> Any:
         raise InputError(f"{path} holds no {name!r}.", f"It holds {listed(there, close_to=name)}.")
     if wanted in bundle.arrays:
         values = bundle.arrays[wanted]
+        if wanted in _OF_ELEMENTS:
+            values = _known(values, bundle)
         return np.sqrt(values) if key == "std" else values
     about = attributes_from_attrs(bundle.attrs, path)
     if key in _SETTINGS:
@@ -167,6 +173,22 @@ def value_array(name: str, value: Any) -> np.ndarray:
             "Print it, or write .json or .txt.",
         )
     return array
+
+
+def _known(values: np.ndarray, bundle: Bundle) -> np.ndarray:
+    """Return values of groups, NaN where an apply takes none.
+
+    A sidecar has 0 for the mean of no element, and keeps what is finite under ``--nonfinite
+    propagate`` to be merged.
+    """
+    count, nonfinite = (bundle.arrays.get(name) for name in ("count", "nonfinite"))
+    if count is None or nonfinite is None:
+        return values
+    spec = bundle.attrs.get("spec")
+    unknown = count == 0
+    if isinstance(spec, Mapping) and spec.get("nonfinite") == "propagate":
+        unknown = unknown | (nonfinite > 0)
+    return np.where(unknown, np.nan, values)
 
 
 def _number(item: Any) -> str:

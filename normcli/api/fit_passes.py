@@ -24,12 +24,8 @@ from normcli.domain.moment_kinds import Unrounded, plain_sums
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.part import Part
-from normcli.domain.statistics import (
-    SourceDescription,
-    Statistics,
-    added,
-    require_usable,
-)
+from normcli.domain.statistics import SourceDescription, Statistics, added
+from normcli.domain.usability import require_usable
 from normcli.engine.collectors import HeldMoments, HeldSums, MovingFold
 from normcli.engine.measuring import Measurer
 from normcli.engine.report import Tally, tally

@@ -16,7 +16,7 @@ from normcli.bundles.statistics_attributes import SCHEMA
 from normcli.domain.affine import Affine
 from normcli.domain.conventions import CONVENTIONS, OWN
 from normcli.domain.layout import Layout
-from normcli.domain.norm_spec import make_spec
+from normcli.domain.presets import make_spec
 from normcli.domain.statistics import SourceDescription, Statistics
 from normcli.engine.events import Observer
 from normcli.errors import InputError, UsageError

@@ -145,8 +145,11 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
         "epsilon": f"{_epsilon(spec)}, non-finite: {spec.nonfinite}",
         "source": f"shape {source.shape}, {source.dtype}",
     }
-    for given in source.inputs:
-        facts["input"] = ", ".join(f"{key} {value}" for key, value in given.items())
+    for number, given in enumerate(source.inputs, 1):
+        label = "input" if len(source.inputs) == 1 else f"input {number}"
+        # The array of a file that holds one has no name.
+        told = {key: value for key, value in given.items() if value != ""}
+        facts[label] = ", ".join(f"{key} {value}" for key, value in told.items())
     if source.part is not None:
         facts["part"] = f"{source.part.number} of {source.part.of}; normcli merge joins them"
     if statistics.moving is not None:

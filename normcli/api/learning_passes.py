@@ -14,7 +14,8 @@ from normcli.domain.learning_exact import solve_exact
 from normcli.domain.learning_sgd import descend
 from normcli.domain.normalizers import fitted_normalizer
 from normcli.domain.pair_moments import PairMoments
-from normcli.domain.statistics import Statistics, require_usable
+from normcli.domain.statistics import Statistics
+from normcli.domain.usability import require_usable
 from normcli.engine.collectors import HeldMoments, HeldPairs
 from normcli.engine.learning import LearnJob
 from normcli.engine.report import Tally, tally

@@ -22,10 +22,8 @@ from normcli.bundles.statistics_file import (
     write_statistics,
 )
 from normcli.domain.moment_kinds import moments_from
-from normcli.domain.statistics import (
-    Statistics,
-    require_usable,
-)
+from normcli.domain.statistics import Statistics
+from normcli.domain.usability import require_usable
 from normcli.engine.events import Observer
 from normcli.engine.report import Report, tally
 from normcli.errors import InputError, UsageError
@@ -110,20 +108,13 @@ def merge_statistics(
     report = Report(
         command="merge",
         inputs=tuple(paths),
-        output=None,
         stats=None if dry_run else output,
         shape=merged.source.shape,
         dtype=str(dtype),
-        output_dtype=None,
         passes=0,
         tally=counts,
-        written_mean=None,
-        written_std=None,
-        written_nonfinite=None,
         chunks=merged.source.chunks,
         missing_chunks=merged.source.missing_chunks,
-        bytes_read=0,
-        bytes_written=0,
         seconds=time.perf_counter() - begin,
         workers=1,
         kernel="numpy",

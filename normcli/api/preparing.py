@@ -16,7 +16,8 @@ from normcli.domain.array_info import ArrayInfo
 from normcli.domain.axes import parse_axes, parse_levels
 from normcli.domain.geometry import Geometry
 from normcli.domain.layout import Layout, infer_layout, parse_layout
-from normcli.domain.norm_spec import NormSpec, make_spec
+from normcli.domain.norm_spec import NormSpec
+from normcli.domain.presets import make_spec
 from normcli.domain.quantile_sketches import library
 from normcli.domain.statistics import SourceDescription
 from normcli.engine.events import Observer
@@ -108,6 +109,15 @@ def fitted_spec(options: NormOptions, spec: NormSpec) -> NormSpec:
                 f"--aggregate {options.aggregate} contradicts the statistics, which aggregate "
                 f"axes {list(spec.aggregated)}.",
                 "Leave --aggregate out, or fit again.",
+            )
+    if options.group_axis is not None:
+        axes = parse_axes(options.group_axis, layout)
+        if axes != (spec.divided_axis,):
+            divided = "none" if spec.divided_axis is None else f"axis {spec.divided_axis}"
+            raise UsageError(
+                f"--group-axis {options.group_axis} contradicts the statistics, whose groups "
+                f"divide {divided}.",
+                "Leave --group-axis out, or fit again.",
             )
     if options.epsilon is not None:
         spec = replace(spec, epsilon=options.epsilon, epsilon_given=True)

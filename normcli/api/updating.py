@@ -105,6 +105,8 @@ def continued_options(options: FitOptions, spec: NormSpec) -> FitOptions:
         "convention": spec.convention,
         "epsilon_placement": spec.placement,
         "range": spec.range,
+        "quantiles": spec.quantiles,
+        "p": spec.p,
     }
     if spec.epsilon_given and options.convention in (None, spec.convention):
         earlier["epsilon"] = spec.epsilon
@@ -115,7 +117,8 @@ def continued_options(options: FitOptions, spec: NormSpec) -> FitOptions:
     if same_mode and not options.wolfram_levels:
         earlier["scale_axes"] = _axes(spec.scale_axes)
     if options.method not in (None, spec.method):
-        earlier.pop("range")
+        for name in ("range", "quantiles", "p"):
+            earlier.pop(name)  # They belong to the method of the earlier fit.
     missing = {name: value for name, value in earlier.items() if getattr(options, name) is None}
     return replace(options, **missing)
 

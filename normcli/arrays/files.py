@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from normcli.errors import InputError, NormcliError, TransientError
+from normcli.errors import InputError, NormcliError, TransientError, missing_file
 from normcli.retrying import PASSING, STORAGE, retried
 
 _SAMPLE = 64 * 1024
@@ -25,7 +25,7 @@ def require_file(path: Path) -> os.stat_result:
     try:
         status = os.stat(path)
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist.", "Check the name.") from error
+        raise missing_file(path) from error
     except OSError as error:
         raise read_error(str(path), error) from error
     if stat.S_ISDIR(status.st_mode):
@@ -40,7 +40,7 @@ def require_folder(path: Path) -> None:
     try:
         status = os.stat(path)
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist.", "Check the name.") from error
+        raise missing_file(path) from error
     except OSError as error:
         raise read_error(str(path), error) from error
     if not stat.S_ISDIR(status.st_mode):

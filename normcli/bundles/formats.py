@@ -22,7 +22,7 @@ from normcli.bundles import (
 )
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.selection import Choose, everything, under_prefix
-from normcli.errors import InputError, UsageError
+from normcli.errors import InputError, UsageError, missing_file
 from normcli.isolation import require_survival
 from normcli.publishing import Draft, output_error
 from normcli.retrying import reopened
@@ -86,7 +86,7 @@ def read_bundle(path: str, choose: Choose = everything) -> Bundle:
     module = _reader(file)
     if module is None:
         if not os.path.exists(file):
-            raise InputError(f"{file} does not exist.", "Check the name.")
+            raise missing_file(file)
         raise InputError(f"The suffix of {file} tells no format that normcli reads.", _READ)
     if module in _BY_HDF5:
         # In a child first, where HDF5 can do no harm: it also asks what kind of file it is.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from normcli.errors import InputError, NormcliError, SafetyError, TransientError
+from normcli.errors import InputError, NormcliError, SafetyError, TransientError, missing_file
 from normcli.retrying import storage_error
 
 # Bundles live in memory; a file beyond this is data, not statistics or parameters.
@@ -42,7 +42,7 @@ def _status(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist.", "Check the name.") from error
+        raise missing_file(path) from error
     except (OSError, ValueError) as error:
         _raise_passing(path, error)
         raise InputError(f"{path} cannot be read: {one_line(error)}.") from error

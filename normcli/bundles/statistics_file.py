@@ -7,6 +7,7 @@ gives back the same bits. ``variance`` is there for other programs: with ``m2`` 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -212,18 +213,31 @@ def _moments(arrays: dict[str, np.ndarray], spec: NormSpec, path: str) -> Moment
     seen = moments.count > 0
     _require_none(seen & (moments.minimum > moments.maximum), "minimum", "maximum", path)
     if isinstance(moments, QuantileMoments):
-        # NaN fails these comparisons, as it should.
-        low, high = moments.minimum, moments.maximum
-        _require_none(seen & ~(moments.lower >= low), "minimum", "lower quantile", path)
-        _require_none(seen & ~(moments.center >= moments.lower), "lower quantile", "median", path)
-        _require_none(seen & ~(moments.upper >= moments.center), "median", "upper quantile", path)
-        _require_none(seen & ~(moments.upper <= high), "upper quantile", "maximum", path)
+        for (low, below), (high, above) in pairwise(_ascending(moments, spec)):
+            # NaN fails this comparison, as it should.
+            _require_none(seen & ~(above >= below), low, high, path)
     if isinstance(moments, NormMoments):
-        low = np.where(seen, largest_magnitude(moments), 0.0)
+        largest = np.where(seen, largest_magnitude(moments), 0.0)
         # Rounded, a norm may be some units in the last place below the largest magnitude.
-        short = ~(moments.norm >= low * (1 - 1e-9)) | ~np.isfinite(moments.norm)
+        short = ~(moments.norm >= largest * (1 - 1e-9)) | ~np.isfinite(moments.norm)
         _require_none(seen & short, "largest magnitude", "norm", path)
     return moments
+
+
+def _ascending(moments: QuantileMoments, spec: NormSpec) -> list[tuple[str, np.ndarray]]:
+    """Return the order statistics with their names, none of which may exceed the next one."""
+    inner = [
+        (spec.levels[0], "lower quantile", moments.lower),
+        (0.5, "median", moments.center),
+        (spec.levels[1], "upper quantile", moments.upper),
+    ]
+    # Both quantiles may be on one side of the median. Equal levels keep the order written here.
+    inner.sort(key=lambda quantile: quantile[0])
+    return [
+        ("minimum", moments.minimum),
+        *((name, values) for _, name, values in inner),
+        ("maximum", moments.maximum),
+    ]
 
 
 def _require_none(crossed: np.ndarray, low: str, high: str, path: str) -> None:

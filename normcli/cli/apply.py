@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from normcli.cli.options import apply_options, norm_options, pick, run_options, screen_options
+from normcli.cli.sections import command, output_option
 
 if TYPE_CHECKING:
-    from normcli.api.applying import ApplyOutcome
     from normcli.api.options import ApplyOptions, RunOptions
     from normcli.cli.screen import Screen
 
 
-@click.command("apply", short_help="Normalize arrays, by given or their own statistics.")
+@command("apply", short_help="Normalize arrays, by given or their own statistics.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option(
+@output_option(
     "-o", "--output", required=True, metavar="OUTPUT", help="An array, or a folder for several."
 )
 @norm_options
@@ -71,11 +71,11 @@ def _apply_one(
 ) -> int:
     from normcli.api.applying import apply_array
     from normcli.cli.streams import emit_json
-    from normcli.cli.summaries import plan_rows
+    from normcli.cli.summaries import outcome_json, plan_rows
 
     outcome = apply_array(name, output, apply, run, screen)
     if as_json:
-        emit_json(_document(outcome))
+        emit_json(outcome_json(outcome))
     elif outcome.report is None:
         screen.table("plan (dry run)", plan_rows(outcome.plan))
     if outcome.report is not None:
@@ -100,7 +100,7 @@ def _apply_several(
     from normcli.api.several import output_names
     from normcli.cli.running import os_error_text
     from normcli.cli.streams import emit_json
-    from normcli.cli.summaries import plan_rows
+    from normcli.cli.summaries import outcome_json, plan_rows
     from normcli.errors import NormcliError, OutputError, PartialFailureError, UsageError
 
     if isinstance(apply.stats_out, str):
@@ -127,11 +127,12 @@ def _apply_several(
                 caught if isinstance(caught, NormcliError) else OutputError(os_error_text(caught))
             )
             codes.append(error.exit_code)
-            screen.error(f"{name}: {error.message}", error.hint)
+            named = error.message.startswith(f"{name} ")
+            screen.error(error.message if named else f"{name}: {error.message}", error.hint)
             rows.append((name, f"failed (exit code {error.exit_code})"))
             documents.append({"input": name, "error": error.message, "code": error.exit_code})
             continue
-        documents.append({"input": name, "output": output, **_document(outcome)})
+        documents.append({"input": name, "output": output, **outcome_json(outcome)})
         if outcome.report is None:
             rows.append((name, f"planned: {output}"))
             if not as_json:
@@ -208,12 +209,3 @@ def _is_array_name(output: str) -> bool:
     from normcli.arrays.paths import SUFFIXES
 
     return Path(output).suffix.lower() in SUFFIXES
-
-
-def _document(outcome: ApplyOutcome) -> dict[str, Any]:
-    from normcli.cli.summaries import plan_json
-
-    document: dict[str, Any] = {"plan": plan_json(outcome.plan)}
-    if outcome.report is not None:
-        document["report"] = dict(outcome.report.as_dict())
-    return document

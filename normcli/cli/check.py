@@ -7,22 +7,23 @@ from typing import Any
 import click
 
 from normcli.cli.options import screen_options
+from normcli.cli.sections import command, option
 
 
-@click.command("check", short_help="Would these statistics fit this array?")
+@command("check", short_help="Would these statistics fit this array?")
 @click.argument("stats", metavar="STATS")
 @click.argument("source", metavar="INPUT")
-@click.option(
+@option(
     "--estimate",
     type=click.Choice(["pooled", "moving"]),
     help="Which statistics.  [default: moving where the fit kept them]",
 )
-@click.option(
+@option(
     "--allow-external-refs",
     is_flag=True,
     help="Follow HDF5 links, virtual datasets and raw storage into other files.",
 )
-@click.option(
+@option(
     "--allow-symlinks",
     is_flag=True,
     help="Follow symbolic links that lead out of a Zarr store.",

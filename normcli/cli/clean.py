@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from normcli.cli.options import screen_options
+from normcli.cli.sections import command, option
 
 
-@click.command("clean", short_help="Remove what interrupted runs left.")
+@command("clean", short_help="Remove what interrupted runs left.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--dry-run", is_flag=True, help="Only list it.")
+@option("--dry-run", is_flag=True, help="Only list it.")
 @screen_options
 def clean_command(paths: tuple[str, ...], dry_run: bool, **options: Any) -> None:
     """Remove what interrupted runs left for PATHs: outputs, or folders of outputs.

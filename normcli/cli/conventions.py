@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from normcli.cli.options import screen_options
+from normcli.cli.sections import command
 
 
-@click.command("conventions", short_help="The defaults of each --convention.")
+@command("conventions", short_help="The defaults of each --convention.")
 @click.argument("name", required=False)
 @screen_options
 def conventions_command(name: str | None, **options: Any) -> None:

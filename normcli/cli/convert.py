@@ -7,58 +7,59 @@ from typing import Any
 import click
 
 from normcli.cli.options import pick, screen_options
+from normcli.cli.sections import command, option, output_option
 
 _FORMATS = ["normcli", "torch", "keras", "onnx", "sklearn", "torchvision", "kaldi"]
 
 
-@click.command("convert", short_help="Statistics to and from what other frameworks read.")
+@command("convert", short_help="Statistics to and from what other frameworks read.")
 @click.argument("stats", metavar="STATS")
-@click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
-@click.option(
+@output_option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
+@option(
     "--from",
     "source",
     type=click.Choice([*_FORMATS, "matlab"]),
     help="What STATS is.  [default: by suffix and names]",
 )
-@click.option(
+@option(
     "--to",
     "target",
     type=click.Choice(_FORMATS),
     help="What FILE shall be.  [default: by suffix; a sidecar for .json .npz .h5 .zarr]",
 )
-@click.option(
+@option(
     "--estimate",
     type=click.Choice(["pooled", "moving"]),
     help="Which statistics.  [default: moving where the fit kept them]",
 )
-@click.option(
+@option(
     "--moving-variance",
     type=click.Choice(["biased", "unbiased"]),
     help="Divisor n or n-1 of the variance that is written.  [default: as apply uses it]",
 )
-@click.option(
+@option(
     "--epsilon",
     type=float,
     metavar="E",
     help="Epsilon of a layer whose file states none.  [default: its framework's]",
 )
-@click.option(
+@option(
     "--layout",
     metavar="NCHW",
     help="Layout of the arrays that statistics of another program are for.  [default: NC]",
 )
-@click.option(
+@option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),
     help="Of tensors that are written.  [default: that of the data]",
 )
-@click.option(
+@option(
     "--opset",
     type=click.IntRange(18, 23),
     metavar="V",
     help="Operators of an ONNX model, 18 to 23.  [default: 21, or 23 for RMS normalization]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@output_option("--overwrite", is_flag=True, help="Replace an existing output.")
 @screen_options
 def convert_command(stats: str, output: str, **options: Any) -> None:
     """Write the statistics, scale and bias of STATS as another program reads them, or read its.

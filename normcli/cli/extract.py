@@ -7,27 +7,31 @@ from typing import Any
 import click
 
 from normcli.cli.options import screen_options
+from normcli.cli.sections import command, output_option
 
 
-@click.command("extract", short_help="One value out of a sidecar or a parameter file.")
+@command("extract", short_help="One value out of a sidecar or a parameter file.")
 @click.argument("stats", metavar="STATS")
 @click.argument("name", metavar="NAME")
-@click.option(
+@output_option(
     "-o",
     "--output",
     metavar="FILE",
     help="Write .npy, .json, .txt or another format by suffix; - is NPY on standard output.  "
     "[default: text on standard output]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@output_option("--overwrite", is_flag=True, help="Replace an existing output.")
 @screen_options
 def extract_command(stats: str, name: str, output: str | None, **options: Any) -> None:
     """Print or write the value NAME of STATS.
 
     Arrays: count, mean, variance, std, m2, minimum, maximum, nonfinite, moving-mean,
-    moving-variance, scale, bias. Settings: epsilon, epsilon-placement, ddof, momentum, batches,
-    batch-size, moving-variance-divisor, mode, method, convention, layout, dimensions, aggregate,
-    kept, scale-axes, groups, shape, dtype, version, created, command.
+    moving-variance, scale, bias; of the method robust lower, center, upper, spread, rank-error;
+    of lp norm. Settings: epsilon, epsilon-placement, ddof, momentum, batches, batch-size,
+    moving-variance-divisor, mode, method, range, quantiles, p, convention, layout, dimensions,
+    aggregate, kept, scale-axes, groups, shape, dtype, version, created, command. A mean that an
+    apply does not have is nan: of groups without finite values, and under --nonfinite propagate
+    of those with NaN.
 
     \b
       normcli extract stats.json mean

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from normcli.cli.options import fit_options, norm_options, pick, run_options, screen_options
+from normcli.cli.sections import command, output_option
 
 
-@click.command("fit", short_help="Measure arrays: one pass, exact statistics.")
+@command("fit", short_help="Measure arrays: one pass, exact statistics.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--output", metavar="STATS", help=".json, .npz, .h5, .zarr or .safetensors.")
+@output_option("-o", "--output", metavar="STATS", help=".json, .npz, .h5, .zarr or .safetensors.")
 @norm_options
 @fit_options
 @run_options
@@ -30,7 +31,7 @@ def fit_command(inputs: tuple[str, ...], output: str | None, **options: Any) -> 
     from normcli.cli.running import run_command
     from normcli.cli.screen import Screen
     from normcli.cli.streams import emit_json, require_input_pipe
-    from normcli.cli.summaries import plan_json, plan_rows
+    from normcli.cli.summaries import outcome_json, plan_rows
 
     screen = Screen(options["quiet"], options["verbose"], options["progress"])
 
@@ -49,9 +50,7 @@ def fit_command(inputs: tuple[str, ...], output: str | None, **options: Any) -> 
         require_input_pipe(inputs)
         outcome = fit_arrays(inputs, output, pick(FitOptions, options), run, screen)
         if options["json"]:
-            document = {"plan": plan_json(outcome.plan)}
-            if outcome.report is not None:
-                document["report"] = dict(outcome.report.as_dict())
+            document = outcome_json(outcome)
             if outcome.statistics is not None and output is None:
                 from normcli.bundles.statistics_file import statistics_document
 

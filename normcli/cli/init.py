@@ -7,31 +7,32 @@ from typing import Any
 import click
 
 from normcli.cli.options import axes_options, pick, screen_options
+from normcli.cli.sections import command, option, output_option
 
 
-@click.command("init", short_help="Make scale and bias to begin with.")
+@command("init", short_help="Make scale and bias to begin with.")
 @click.argument("like", required=False, metavar="[ARRAY|STATS]")
-@click.option("-o", "--output", required=True, metavar="AFFINE", help="The file to write.")
-@click.option(
+@output_option("-o", "--output", required=True, metavar="AFFINE", help="The file to write.")
+@option(
     "--scale",
     default="ones",
     show_default=True,
     metavar="INIT|FILE|none",
     help="ones, zeros, narrow-normal, a file of numbers, or none for no scale.",
 )
-@click.option(
+@option(
     "--bias",
     default="zeros",
     show_default=True,
     metavar="INIT|FILE|none",
     help="zeros, ones, narrow-normal, a file of numbers, or none for no bias.",
 )
-@click.option("--seed", type=click.IntRange(0), metavar="N", help="Of narrow-normal; recorded.")
-@click.option(
+@option("--seed", type=click.IntRange(0), metavar="N", help="Of narrow-normal; recorded.")
+@option(
     "--shape", metavar="SHAPE", help="Extents of the scale axes, such as 64 or 20,30; none: scalar."
 )
 @axes_options
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@output_option("--overwrite", is_flag=True, help="Replace an existing output.")
 @screen_options
 def init_command(like: str | None, output: str, **options: Any) -> None:
     """Write a scale and a bias that fit an array, statistics, or --shape.

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from normcli.cli.options import screen_options
+from normcli.cli.sections import command, option
 
 if TYPE_CHECKING:
     from normcli.api.inspecting import Inspection
 
 
-@click.command("inspect", short_help="What is in a container, a sidecar or a parameter file.")
+@command("inspect", short_help="What is in a container, a sidecar or a parameter file.")
 @click.argument("path")
-@click.option(
-    "--property", "name", metavar="NAME", help="Print one value only, as normcli extract does."
-)
+@option("--property", "name", metavar="NAME", help="Print one value only, as normcli extract does.")
 @screen_options
 def inspect_command(path: str, name: str | None, **options: Any) -> None:
     """Show what PATH holds: arrays with shape, type, chunks and codecs, or fitted statistics.

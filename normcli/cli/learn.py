@@ -8,12 +8,13 @@ import click
 
 from normcli.cli.learn_options import learn_options
 from normcli.cli.options import norm_options, pick, run_options, screen_options
+from normcli.cli.sections import command, output_option
 
 
-@click.command("learn", short_help="Learn scale and bias against a target array.")
+@command("learn", short_help="Learn scale and bias against a target array.")
 @click.argument("source", metavar="INPUT")
 @click.argument("target", metavar="TARGET")
-@click.option(
+@output_option(
     "-o",
     "--output",
     metavar="AFFINE",
@@ -39,7 +40,7 @@ def learn_command(source: str, target: str, output: str | None, **options: Any) 
     from normcli.cli.running import run_command
     from normcli.cli.screen import Screen
     from normcli.cli.streams import emit_json
-    from normcli.cli.summaries import plan_json, plan_rows
+    from normcli.cli.summaries import outcome_json, plan_rows
 
     screen = Screen(options["quiet"], options["verbose"], options["progress"])
 
@@ -58,9 +59,7 @@ def learn_command(source: str, target: str, output: str | None, **options: Any) 
             )
         outcome = learn_arrays(source, target, output, pick(LearnOptions, options), run, screen)
         if options["json"]:
-            document: dict[str, Any] = {"plan": plan_json(outcome.plan)}
-            if outcome.report is not None:
-                document["report"] = dict(outcome.report.as_dict())
+            document = outcome_json(outcome)
             if outcome.affine is not None and output is None:
                 document["affine"] = {
                     name: values.tolist()

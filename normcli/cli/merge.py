@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from normcli.cli.options import merge_options, screen_options
+from normcli.cli.sections import command, output_option
 
 
-@click.command("merge", short_help="Join parts, or separate statistics, into one.")
+@command("merge", short_help="Join parts, or separate statistics, into one.")
 @click.argument("stats", nargs=-1, required=True, metavar="STATS...")
-@click.option("-o", "--output", metavar="STATS", help=".json, .npz, .h5, .zarr or .safetensors.")
+@output_option("-o", "--output", metavar="STATS", help=".json, .npz, .h5, .zarr or .safetensors.")
 @merge_options
 @screen_options
 def merge_command(stats: tuple[str, ...], output: str | None, **options: Any) -> None:

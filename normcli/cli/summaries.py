@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from normcli.cli.texts import counted, duration, shape_text, size
 
@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from normcli.planning.plan import Plan
 
 NAMED_DAMAGES = 20
+
+
+class Outcome(Protocol):
+    """What a fit, an apply or a learning run leaves."""
+
+    @property
+    def plan(self) -> Plan:
+        """What was, or would be, done."""
+
+    @property
+    def report(self) -> Report | None:
+        """What was done; None after a dry run."""
+
 
 VERBS = {
     "measure": "measuring",
@@ -43,6 +56,14 @@ def plan_rows(plan: Plan) -> Iterable[tuple[str, str]]:
         f"({counted(plan.workers, 'worker')}, statistics {size(plan.statistics_memory)}{kept})",
     )
     yield "kernels", plan.kernel
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """Return what a run was to do, and what it did unless it was a dry run, as JSON can hold it."""
+    document: dict[str, Any] = {"plan": plan_json(outcome.plan)}
+    if outcome.report is not None:
+        document["report"] = dict(outcome.report.as_dict())
+    return document
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -86,9 +107,15 @@ def report_rows(report: Report) -> Iterable[tuple[str, str]]:
     named = f" ({'; '.join(counts.constant_names)})" if counts.constant else ""
     yield "groups", f"{counts.groups}, constant {counts.constant}{named}"
     if counts.empty:
-        yield "without values", f"{counts.empty} groups ({'; '.join(counts.empty_names)})"
+        yield (
+            "without values",
+            f"{counted(counts.empty, 'group')} ({'; '.join(counts.empty_names)})",
+        )
     if counts.damped:
-        yield "flattened", f"{counts.damped} groups have an epsilon above 1 % of their variance"
+        yield (
+            "flattened",
+            f"{counted(counts.damped, 'group')} with an epsilon above 1 % of their variance",
+        )
     if counts.count or counts.nonfinite:
         yield "non-finite", f"{counts.nonfinite} of {counts.count + counts.nonfinite} values"
     if report.missing_chunks:

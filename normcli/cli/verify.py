@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from normcli.cli.options import local_run_options, pick, screen_options
+from normcli.cli.sections import command
 
 
-@click.command("verify", short_help="Whether an output is still as it was written.")
+@command("verify", short_help="Whether an output is still as it was written.")
 @click.argument("output")
 @local_run_options
 @screen_options

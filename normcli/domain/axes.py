@@ -133,6 +133,6 @@ def _ascending(axes: list[int], text: str, layout: Layout) -> tuple[int, ...]:
         if axes.count(axis) > 1:
             raise UsageError(
                 f"{text!r} names axis {axis} ({layout.axis_label(axis)}) twice.",
-                "Name each axis once; -1 is the last axis.",
+                "Name each axis once; -1 is the last axis, and S all spatial ones.",
             )
     return tuple(sorted(axes))

@@ -6,24 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from normcli.domain.constancy import constant_by_rule
 from normcli.domain.conventions import has_unit_constants
 from normcli.domain.moments import Moments
 from normcli.domain.norm_moments import NormMoments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments
-from normcli.domain.statistics import (
-    Statistics,
-    constant_by_rule,
-    pooled_estimate,
-    pooled_extremes,
-    require_resolved,
-)
+from normcli.domain.statistics import Statistics, pooled_estimate, pooled_extremes
 from normcli.domain.transform import (
     Normalizer,
     extreme_normalizer,
     normalizer,
     spread_normalizer,
 )
+from normcli.domain.usability import require_resolved
 from normcli.errors import InputError
 
 

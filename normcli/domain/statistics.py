@@ -9,23 +9,13 @@ from typing import Any
 import numpy as np
 
 from normcli.domain.affine import Affine
-from normcli.domain.conventions import has_unit_constants
-from normcli.domain.dtypes import spacing
+from normcli.domain.constancy import constant_by_rule
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingStatistics
-from normcli.domain.norm_moments import NormMoments, largest_magnitude
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.part import Part
-from normcli.errors import DataPolicyError, InputError
-
-# Squares of smaller magnitudes lose some of their 53 bits in float64.
-SQUARE_ROOT_OF_SMALLEST = 1e-140
-_WELL_WITHIN = 1e150
-
-# Two elements this close are one value that was rounded twice.
-CONSTANT_ULPS = 4
-
+from normcli.errors import InputError
 
 # Whole statistics of more groups are kept without their exact sums, which typically take 150 to 250
 # bytes a group, 16 MB here, and 1.7 KB, 110 MB here, for float64 of all magnitudes.
@@ -236,155 +226,9 @@ def pooled_estimate(moments: Moments, spec: NormSpec) -> tuple[np.ndarray, np.nd
     return mean, variance
 
 
-def constant_by_rule(moments: Moments, spec: NormSpec, dtype: np.dtype) -> np.ndarray:
-    """Return which groups are taken for constant by the convention of `spec`, or by our own rule.
-
-    scikit-learn compares the variance with the error bound of its own summation: v is taken for 0
-    where v <= n u v + (n mean u)**2, with the unit u = 2**-52. Other conventions have no rule.
-    """
-    if spec.convention is None:
-        return constant_groups(moments, dtype)
-    if not has_unit_constants(spec.convention):
-        return np.zeros(moments.shape, bool)
-    count, variance = moments.count.astype(np.float64), moments.variance()
-    unit = float(np.finfo(np.float64).eps)
-    with np.errstate(invalid="ignore", over="ignore"):
-        bound = count * unit * variance + (count * moments.mean * unit) ** 2
-        return np.asarray(variance <= bound)
-
-
 def pooled_extremes(moments: Moments, spec: NormSpec) -> tuple[np.ndarray, np.ndarray]:
     """Return minimum and maximum of each group by the NaN policy of `spec`; NaN where empty."""
     unknown = moments.count == 0
     if spec.nonfinite == "propagate":
         unknown = unknown | (moments.nonfinite > 0)
     return np.where(unknown, np.nan, moments.minimum), np.where(unknown, np.nan, moments.maximum)
-
-
-def constant_groups(moments: Moments, dtype: np.dtype) -> np.ndarray:
-    """Return which groups hold one value, up to 4 units in the last place of `dtype`."""
-    seen = moments.count > 0
-    low = np.where(seen, moments.minimum, 0.0)
-    high = np.where(seen, moments.maximum, 0.0)
-    magnitude = np.maximum(np.abs(low), np.abs(high))
-    if dtype.kind in "biu":
-        # Extremes beyond 2**53 are rounded; the sum of squared deviations is not.
-        return seen & (low == high) & (moments.m2 == 0)
-    spread = high - low
-    # Four units of the coarsest type (bfloat16) are 1/32, those of float16 near 0 are 2.4e-7.
-    # Mostly no group is so close, and units need not be looked up (30 us for 4096 groups).
-    close = seen & (spread <= np.maximum(magnitude / 16, 1e-6))
-    if not np.any(close):
-        return close
-    return close & (spread <= CONSTANT_ULPS * spacing(dtype, magnitude))
-
-
-def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
-    """Refuse moments that cannot be normalized with, before anything is written.
-
-    Raises
-    ------
-    DataPolicyError
-        For non-finite values under ``--nonfinite error``, ddof with one element, and values
-        whose mean or squares leave float64 at either end.
-    """
-    bad = int(moments.nonfinite.sum())
-    if spec.nonfinite == "error" and bad:
-        groups = int(np.count_nonzero(moments.nonfinite))
-        raise DataPolicyError(
-            f"{where} holds {bad} NaN or infinite values in {groups} of {moments.count.size} "
-            "groups.",
-            "--nonfinite omit leaves them out of the statistics.",
-        )
-    if spec.ddof and np.any(moments.count == 1):
-        raise DataPolicyError(
-            f"{where} has groups of one element, whose variance with divisor n - 1 is undefined.",
-            "Use --ddof 0, or aggregate more axes.",
-        )
-    _require_squares_fit(moments, spec, dtype, where)
-    if isinstance(moments, NormMoments):
-        _require_powers_fit(moments, where)
-
-
-def _require_powers_fit(moments: NormMoments, where: str) -> None:
-    """Refuse magnitudes whose powers leave float64 at either end."""
-    lost = (moments.count > 0) & ~np.isfinite(moments.norm)
-    if np.any(lost):
-        largest = float(largest_magnitude(moments)[lost].max())
-        raise DataPolicyError(
-            f"{where} holds a group of values up to {largest:.3g}, whose powers of {moments.p:g} "
-            "leave float64.",
-            "Store the array in other units, such that its largest values are near 1; --p inf is "
-            "near where p is large.",
-        )
-
-
-def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
-    """Refuse magnitudes whose squares overflow or underflow float64, so that nothing is lost."""
-    if _squares_surely_fit(moments):
-        return
-    seen = moments.count > 0
-    low = np.where(seen, moments.minimum, 0.0)
-    high = np.where(seen, moments.maximum, 0.0)
-    largest = np.maximum(np.abs(low), np.abs(high))
-    finite = np.isfinite(moments.mean) & np.isfinite(moments.m2)
-    size = largest
-    if spec.method == "rms":
-        finite &= np.isfinite(np.where(seen, moments.mean_square(), 0.0))
-    elif spec.method not in ("maxabs", "lp"):
-        with np.errstate(over="ignore"):
-            size = np.where(constant_groups(moments, dtype), 0.0, high - low)
-    if not np.all(finite):
-        raise DataPolicyError(
-            f"{where} holds values up to {float(largest[~finite].max()):.3g}, whose squares leave "
-            "float64.",
-            "Store the array in larger units, for example divided by a power of two.",
-        )
-    lost = (size > 0) & (size < SQUARE_ROOT_OF_SMALLEST)
-    if np.any(lost) and spec.method != "center":
-        raise DataPolicyError(
-            f"{where} holds a group that spreads over {float(size[lost].min()):.3g} only, whose "
-            "square leaves float64.",
-            "Store the array in smaller units, for example multiplied by a power of two.",
-        )
-
-
-def _squares_surely_fit(moments: Moments) -> bool:
-    """Whether every group has a spread, and no square comes near the ends of float64.
-
-    All that most data take: with it, and without the calls that it saves, 4096 groups of float32
-    are normalized 3 % sooner.
-    """
-    with np.errstate(invalid="ignore", over="ignore"):
-        spread = moments.maximum - moments.minimum
-        # NaN and empty groups, which hold infinities, compare false.
-        return bool(
-            np.all(spread >= 2 * SQUARE_ROOT_OF_SMALLEST)
-            and np.all(np.abs(moments.mean) < _WELL_WITHIN)
-            and np.all(moments.m2 < _WELL_WITHIN**2)
-        )
-
-
-def require_resolved(moments: Moments, dtype: np.dtype, where: str) -> None:
-    """Refuse to normalize integers beyond 2**53 by statistics that float64 cannot tell apart.
-
-    Their mean and variance are right; but elements are rounded to float64 before the mean is
-    subtracted, and that hurts where the rounding reaches the spread.
-
-    Raises
-    ------
-    DataPolicyError
-        When it does.
-    """
-    if dtype.kind not in "iu" or dtype.itemsize < 8:
-        return
-    seen = moments.count > 1
-    largest = np.where(seen, np.maximum(np.abs(moments.minimum), np.abs(moments.maximum)), 0.0)
-    deviation = np.sqrt(np.where(seen, moments.variance(), 1.0))
-    lost = (largest > 2.0**53) & (np.spacing(largest) > 1e-6 * deviation)
-    if np.any(lost):
-        raise DataPolicyError(
-            f"{where} holds integers up to {float(largest.max()):.6g}, beyond 2**53, with a "
-            "spread too small for float64.",
-            "Subtract an integer offset before normalizing.",
-        )

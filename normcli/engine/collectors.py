@@ -14,7 +14,7 @@ from normcli.domain.moments import Moments
 from normcli.domain.moving_average import InstanceAverage, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.pair_moments import PairMoments
-from normcli.domain.statistics import require_usable
+from normcli.domain.usability import require_usable
 from normcli.engine.report import Tally, tally
 from normcli.engine.walk import Walk
 

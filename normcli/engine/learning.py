@@ -14,8 +14,8 @@ from normcli.domain.grid import Block
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.normalizers import normalizer_of
 from normcli.domain.pair_moments import PairMoments
-from normcli.domain.statistics import require_usable
 from normcli.domain.transform import forward
+from normcli.domain.usability import require_usable
 from normcli.engine.events import Progress
 from normcli.engine.measuring import Measurer
 from normcli.engine.merge_tree import MergeTree

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from normcli.domain.constancy import constant_groups
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments
-from normcli.domain.statistics import constant_groups
 
 NAMED_GROUPS = 5
 
@@ -115,13 +115,13 @@ def damped_groups(spec: NormSpec, variance: np.ndarray, constant: np.ndarray) ->
         return ~constant & (variance > 0) & (weight > 0.01 * variance)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """The outcome of one fit, apply or learn.
+    """The outcome of one fit, apply, learn or merge.
 
     Attributes
     ----------
-    command : {"fit", "apply", "learn"}
+    command : {"fit", "apply", "learn", "merge"}
         What was done.
     inputs : tuple of str
         Names of the inputs.
@@ -155,20 +155,20 @@ class Report:
 
     command: str
     inputs: tuple[str, ...]
-    output: str | None
-    stats: str | None
+    output: str | None = None
+    stats: str | None = None
     shape: tuple[int, ...]
     dtype: str
-    output_dtype: str | None
+    output_dtype: str | None = None
     passes: int
     tally: Tally
-    written_mean: float | None
-    written_std: float | None
-    written_nonfinite: int | None
-    chunks: int
-    missing_chunks: int
-    bytes_read: int
-    bytes_written: int
+    written_mean: float | None = None
+    written_std: float | None = None
+    written_nonfinite: int | None = None
+    chunks: int = 0
+    missing_chunks: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
     seconds: float
     workers: int
     kernel: str

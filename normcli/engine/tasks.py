@@ -23,8 +23,8 @@ from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.normalizers import normalizer_of
 from normcli.domain.pair_moments import PairMoments
-from normcli.domain.statistics import require_usable
 from normcli.domain.transform import Normalizer, Transform, backward, forward
+from normcli.domain.usability import require_usable
 from normcli.engine.events import Progress
 from normcli.engine.measuring import Measurer
 from normcli.engine.merge_tree import MergeTree

@@ -121,7 +121,7 @@ def _measure_of_type(
 
 @jit(EXACT, inline=True)
 def _constant(low: float, high: float, precision: int, smallest: float) -> bool:
-    """Return whether a group is constant; as `domain.statistics.constant_groups` for floats."""
+    """Return whether a group is constant; as `domain.constancy.constant_groups` for floats."""
     size = max(abs(low), abs(high))
     # Most groups are not, by far.
     if high - low > size * 1e-5 and high - low > 4.0 * smallest:

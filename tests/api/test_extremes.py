@@ -16,39 +16,25 @@ from normcli.errors import DataPolicyError, InputError, UsageError
 from normcli.kernels import select
 from tests.cli.terminal import call
 
+from .method_cases import CHUNKS, SUFFIXES, X, of_groups
 from .stores import STORAGES, hold_groups, load, store, suffix
 from .test_properties import MODES, MORE, TIGHT, folder, inputs
 
 METHODS = ("minmax", "maxabs")
 RANGES = [(0.0, 1.0), (-1.0, 1.0), (-3.5, -0.25), (0.0, 255.0)]
-X = np.random.default_rng(5).normal(-2, 3, (24, 6, 10, 9)).astype("f4")
-CHUNKS = (5, 4, 10, 6)
-SUFFIXES = (".json", ".npz", ".h5", ".zarr", ".safetensors")
 
 
-def extremes(layout: str, x: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:
+def extremes(layout: str, x: np.ndarray, mode: str) -> np.ndarray:
     """Minimum and maximum of the group of each element, of finite ones, by numpy alone."""
-    n, c = layout.replace("B", "N").index("N"), layout.index("C")
-    kept = {
-        "batch": {c},
-        "instance": {n, c},
-        "layer": set(range(x.ndim - 1)),
-        "layer of all": {n},
-        "custom": set(range(x.ndim)) - {n},
-        "everything": set(),
-    }
-    wide = x.astype("f8")
-    if mode == "group":
-        halves = np.split(wide, 2, axis=c)
-        both = [extremes(layout, half, "layer of all") for half in halves]
-        parts = [np.broadcast_arrays(half, *pair) for half, pair in zip(halves, both, strict=True)]
-        return tuple(np.concatenate([p[i] for p in parts], axis=c) for i in (1, 2))  # type: ignore
-    axes = tuple(a for a in range(x.ndim) if a not in kept[mode])
-    finite = np.isfinite(wide)
-    return (
-        np.where(finite, wide, np.inf).min(axes, keepdims=True),
-        np.where(finite, wide, -np.inf).max(axes, keepdims=True),
-    )
+
+    def of_finite(values, axes):
+        wide, finite = values.astype("f8"), np.isfinite(values.astype("f8"))
+        return (
+            np.where(finite, wide, np.inf).min(axes, keepdims=True),
+            np.where(finite, wide, -np.inf).max(axes, keepdims=True),
+        )
+
+    return of_groups(layout, x, mode, of_finite)
 
 
 def by_hand(layout, x, mode, method, bounds=(0.0, 1.0)) -> np.ndarray:

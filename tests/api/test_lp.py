@@ -17,32 +17,17 @@ from normcli.errors import DataPolicyError, InputError, UsageError
 from normcli.kernels import select
 from tests.cli.terminal import call
 
+from .method_cases import CHUNKS, SUFFIXES, X, assert_refused, of_groups
 from .stores import STORAGES, hold_groups, load, store, suffix
 from .test_properties import MODES, MORE, folder, inputs
 
 POWERS = [1.0, 2.0, np.inf, 3.0, 1.5, 7.25]
-X = np.random.default_rng(5).normal(-2, 3, (24, 6, 10, 9)).astype("f4")
-CHUNKS = (5, 4, 10, 6)
-SUFFIXES = (".json", ".npz", ".h5", ".zarr", ".safetensors")
 
 
 def norms(fitted: normcli.FittedStatistics) -> np.ndarray:
     held = fitted.statistics.moments
     assert isinstance(held, NormMoments)
     return held.norm
-
-
-def axes_of(layout: str, ndim: int, mode: str) -> tuple[int, ...]:
-    n, c = layout.replace("B", "N").index("N"), layout.index("C")
-    kept = {
-        "batch": {c},
-        "instance": {n, c},
-        "layer": set(range(ndim - 1)),
-        "layer of all": {n},
-        "custom": set(range(ndim)) - {n},
-        "everything": set(),
-    }[mode]
-    return tuple(axis for axis in range(ndim) if axis not in kept)
 
 
 def norm_of(x: np.ndarray, p: float, axes: tuple[int, ...]) -> np.ndarray:
@@ -56,11 +41,7 @@ def norm_of(x: np.ndarray, p: float, axes: tuple[int, ...]) -> np.ndarray:
 
 
 def by_hand(layout, x, mode, p) -> np.ndarray:
-    if mode == "group":
-        c = layout.index("C")
-        halves = np.split(x, 2, axis=c)
-        return np.concatenate([by_hand(layout, half, "layer of all", p) for half in halves], axis=c)
-    norm = norm_of(x, p, axes_of(layout, x.ndim, mode))
+    (norm,) = of_groups(layout, x, mode, lambda values, axes: [norm_of(values, p, axes)])
     return x.astype("f8") / np.where(norm == 0, 1, norm)
 
 
@@ -244,7 +225,7 @@ def test_parts_and_updates_give_what_one_fit_gives(tmp_path, p):
         normcli.fit(name, path, part=f"{i + 1}/3", **options)
     first, second = store(tmp_path, "a", X[:9]), store(tmp_path, "b", X[9:])
     normcli.fit(first, tmp_path / "first.json", **options)
-    updated = normcli.fit(second, update=tmp_path / "first.json", **options)
+    updated = normcli.fit(second, update=tmp_path / "first.json")
     for other in (normcli.merge(parts), updated):
         assert other.statistics.spec == whole.statistics.spec
         if p in (2, np.inf):
@@ -334,12 +315,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("options", "words"), REFUSED, ids=str)
 def test_refused(tmp_path, options, words):
-    name = store(tmp_path, "x", X)
-    with pytest.raises(UsageError, match=words):
-        normcli.fit(name, layout="NCHW", **options)
-    with pytest.raises(UsageError, match=words):
-        normcli.apply(name, tmp_path / "y.npy", layout="NCHW", **options)
-    assert not (tmp_path / "y.npy").exists()
+    assert_refused(tmp_path, options, words)
 
 
 def test_what_norms_do_not_have_is_refused(tmp_path):

@@ -14,7 +14,7 @@ import normcli
 from normcli.domain.conventions import CONVENTIONS, convention
 from normcli.domain.layout import Layout
 from normcli.domain.methods import DIVISORS
-from normcli.domain.norm_spec import make_spec
+from normcli.domain.presets import make_spec
 from normcli.domain.statistics import SourceDescription, Statistics
 from normcli.errors import DataPolicyError
 

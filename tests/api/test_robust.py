@@ -19,16 +19,14 @@ from normcli.domain.quantile_sketches import rank_error, sketch_k
 from normcli.errors import DataPolicyError, InputError, PlanError, UsageError
 from tests.cli.terminal import call
 
+from .method_cases import CHUNKS, SUFFIXES, X, assert_refused, of_groups, once_a_group
 from .stores import STORAGES, load, store, suffix
 from .test_properties import MODES, MORE, folder, inputs
 
 pytest.importorskip("datasketches")
 
 QUANTILES = [(25.0, 75.0), (10.0, 90.0), (0.0, 100.0), (33.3, 50.0)]
-X = np.random.default_rng(5).normal(-2, 3, (24, 6, 10, 9)).astype("f4")
-CHUNKS = (5, 4, 10, 6)
 SCHEMA = "docs/statistics.schema.json"
-SUFFIXES = (".json", ".npz", ".h5", ".zarr", ".safetensors")
 # Enough elements in each of three channels that no sketch keeps them all.
 LARGE = np.random.default_rng(8).gamma(2.0, 3.0, (60_000, 3)).astype("f4")
 
@@ -39,29 +37,15 @@ def moments(fitted: normcli.FittedStatistics) -> QuantileMoments:
     return held
 
 
-def by_numpy(layout: str, x: np.ndarray, mode: str, percent) -> tuple[np.ndarray, ...]:
+def by_numpy(layout: str, x: np.ndarray, mode: str, percent) -> np.ndarray:
     """Lower quantile, median and upper quantile of the group of each element, of finite ones."""
-    n, c = layout.replace("B", "N").index("N"), layout.index("C")
-    kept = {
-        "batch": {c},
-        "instance": {n, c},
-        "layer": set(range(x.ndim - 1)),
-        "layer of all": {n},
-        "custom": set(range(x.ndim)) - {n},
-        "everything": set(),
-    }
-    if mode == "group":
-        halves = [by_numpy(layout, half, "layer of all", percent) for half in np.split(x, 2, c)]
-        shape = [n // 2 if axis == c else 1 for axis, n in enumerate(x.shape)]
-        return tuple(
-            np.concatenate([np.broadcast_to(half[i], np.maximum(shape, half[i].shape))
-                            for half in halves], c) for i in range(3)
-        )  # fmt: skip
-    axes = tuple(a for a in range(x.ndim) if a not in kept[mode])
-    wide = np.where(np.isfinite(x), x.astype("f8"), np.nan)
     points = np.array([percent[0], 50, percent[1]]) / 100
-    lower, center, upper = np.nanquantile(wide, points, axis=axes, keepdims=True)
-    return lower, center, upper
+
+    def quantiles(values, axes):
+        wide = np.where(np.isfinite(values), values.astype("f8"), np.nan)
+        return np.nanquantile(wide, points, axis=axes, keepdims=True)
+
+    return of_groups(layout, x, mode, quantiles)
 
 
 def by_hand(layout, x, mode, percent=(25, 75)) -> np.ndarray:
@@ -199,7 +183,9 @@ def test_small_parts_are_merged_to_the_quantiles_of_all(tmp_path):
     again = read_statistics(str(tmp_path / "m.zarr"))
     for held in (merged, again):
         for found, exact in zip(("lower", "center", "upper"), want, strict=True):
-            np.testing.assert_array_equal(getattr(held.moments, found), exact.reshape(-1))
+            np.testing.assert_array_equal(
+                getattr(held.moments, found), once_a_group("NCHW", exact, "batch")
+            )
 
 
 def test_what_holds_no_sketches_is_not_merged(tmp_path):
@@ -214,7 +200,7 @@ def test_what_holds_no_sketches_is_not_merged(tmp_path):
     with pytest.raises(InputError, match=r"has quantiles \(25\.0, 75\.0\)"):
         normcli.merge([tmp_path / "z.json", tmp_path / "q.json"])
     with pytest.raises(InputError, match="fitted with quantiles"):
-        normcli.fit(name, layout="NCHW", method="robust", update=tmp_path / "q.json")
+        normcli.fit(name, method="robust", quantiles=(25, 75), update=tmp_path / "q.json")
 
 
 def test_statistics_of_observations_are_set_side_by_side(tmp_path):
@@ -270,7 +256,8 @@ def test_chunks_that_are_not_stored_are_left_out(tmp_path, mode):
     for name, want in zip(
         ("lower", "center", "upper"), by_numpy("NCHW", x, mode, (25, 75)), strict=True
     ):
-        np.testing.assert_array_equal(getattr(found, name)[kept], want.reshape(found.shape)[kept])
+        of_group = once_a_group("NCHW", want, mode)
+        np.testing.assert_array_equal(getattr(found, name)[kept], of_group[kept])
 
 
 def test_the_schema_and_the_python_face(tmp_path):
@@ -301,6 +288,48 @@ def test_verify_finds_a_spread_of_other_quantiles(tmp_path):
     assert "the spread is not upper - lower in 1 of 6 groups" in " ".join(
         (ended.err + ended.text).split()
     )
+
+
+@pytest.mark.parametrize("percent", [(60, 90), (10, 40), (0, 50), (50, 100), (0, 1)])
+def test_quantiles_on_one_side_of_the_median(tmp_path, percent):
+    x = X.astype("f8")
+    name, y, z = store(tmp_path, "x", x), tmp_path / "y.npy", tmp_path / "z.npy"
+    for mode in ("batch", "layer"):
+        options = {"layout": "NCHW", "mode": mode, "method": "robust", "quantiles": percent}
+        normcli.apply(name, y, overwrite=True, **options)
+        close(np.load(y), by_hand("NCHW", x, mode, percent))
+        normcli.apply(y, z, stats=f"{y}.stats.json", inverse=True, overwrite=True)
+        np.testing.assert_allclose(np.load(z), x, rtol=1e-12, atol=1e-12)
+    assert call("verify", f"{y}.stats.json").code == 0
+
+
+@pytest.mark.parametrize(
+    ("percent", "center", "words"),
+    [
+        ((60, 90), 9.0, "the median at .* is larger than the lower quantile"),
+        ((10, 40), 1.0, "the upper quantile at .* is larger than the median"),
+        ((10, 90), 0.5, "the lower quantile at .* is larger than the median"),
+    ],
+    ids=str,
+)
+def test_a_median_out_of_order_is_refused(tmp_path, percent, center, words):
+    x, path = np.arange(11.0)[:, None], tmp_path / "s.json"
+    normcli.fit(store(tmp_path, "x", x), path, layout="NC", method="robust", quantiles=percent)
+    change(path, center=floats_entry(center))
+    with pytest.raises(InputError, match=words):
+        normcli.read_statistics(path)
+
+
+def test_quantiles_are_continued(tmp_path):
+    first, second = store(tmp_path, "a", X[:5]), store(tmp_path, "b", X[5:])
+    fixed = {"layout": "NCHW", "method": "robust", "quantiles": (10, 80)}
+    normcli.fit(first, tmp_path / "a.json", **fixed)
+    updated = normcli.fit(second, update=tmp_path / "a.json")
+    assert updated.statistics.spec == normcli.fit(first, **fixed).statistics.spec
+    with pytest.raises(InputError, match="was fitted with quantiles"):
+        normcli.fit(second, update=tmp_path / "a.json", quantiles=(10, 90))
+    with pytest.raises(InputError, match="was fitted with method robust, not zscore"):
+        normcli.fit(second, update=tmp_path / "a.json", method="zscore")
 
 
 @pytest.mark.parametrize("kind", SUFFIXES)
@@ -463,12 +492,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("options", "words"), REFUSED, ids=str)
 def test_refused(tmp_path, options, words):
-    name = store(tmp_path, "x", X)
-    with pytest.raises(UsageError, match=words):
-        normcli.fit(name, layout="NCHW", **options)
-    with pytest.raises(UsageError, match=words):
-        normcli.apply(name, tmp_path / "y.npy", layout="NCHW", **options)
-    assert not (tmp_path / "y.npy").exists()
+    assert_refused(tmp_path, options, words)
 
 
 def test_what_quantiles_do_not_have_is_refused(tmp_path):

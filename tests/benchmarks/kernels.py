@@ -12,9 +12,10 @@ import numpy as np
 from normcli.domain.affine import Affine
 from normcli.domain.geometry import Geometry, bind
 from normcli.domain.layout import Layout
-from normcli.domain.norm_spec import make_spec
-from normcli.domain.statistics import pooled_estimate, require_usable
+from normcli.domain.presets import make_spec
+from normcli.domain.statistics import pooled_estimate
 from normcli.domain.transform import forward, normalizer
+from normcli.domain.usability import require_usable
 from normcli.engine.tables import normalizer_of
 from normcli.kernels.normalizing import Recipe
 from normcli.kernels.select import kernels

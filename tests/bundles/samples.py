@@ -8,7 +8,7 @@ from normcli.domain.geometry import bind
 from normcli.domain.layout import Layout
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
-from normcli.domain.norm_spec import make_spec
+from normcli.domain.presets import make_spec
 from normcli.domain.statistics import SourceDescription, Statistics
 
 SHAPE = (3, 4, 2, 5)

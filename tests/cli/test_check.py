@@ -14,7 +14,7 @@ from normcli.api import sampling
 from normcli.arrays.opening import open_source
 from normcli.domain.geometry import bind
 from normcli.domain.layout import Layout
-from normcli.domain.norm_spec import make_spec
+from normcli.domain.presets import make_spec
 from normcli.errors import InputError, UsageError
 from tests.cli.terminal import assert_told, call
 

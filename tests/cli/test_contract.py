@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from normcli import __version__
 from normcli.api import convert_options, learning_terms
 from normcli.bundles import onnx_model
 from normcli.cli.main import main
+from normcli.cli.sections import HEADINGS, SectionedCommand
 from normcli.domain import norm_spec
 from normcli.domain.conventions import CONVENTIONS
 from normcli.domain.learning import L2_CONVENTIONS
@@ -71,6 +74,25 @@ def test_the_contract_is_complete():
     assert set(_options("verify")) == SCREEN | {"workers", "memory"}
     short = {o for c in main.commands.values() for p in c.params for o in p.opts if len(o) == 2}
     assert short == {"-o", "-j", "-q", "-v"}
+
+
+def test_help_lists_each_option_under_its_heading():
+    for name, command in main.commands.items():
+        assert isinstance(command, SectionedCommand), name
+        found, heading = {}, ""
+        for line in call(name, "--help").text.splitlines():
+            heading = line if line.endswith(":") and not line.startswith(" ") else heading
+            # Text of an option begins farther to the right.
+            if line.startswith("  -"):
+                found.update(dict.fromkeys(re.findall(r"--[a-z][a-z0-9-]*", line[:45]), heading))
+        mine = {f"--{option}": o for option, o in _options(name).items()}
+        assert set(found) == set(mine)
+        for option, heading in found.items():
+            own = getattr(mine[option], "section", "Screen")
+            assert heading == f"{own}:", (name, option)
+    apply = call("apply", "-h").text
+    places = [apply.index(f"\n{heading}:\n") for heading in HEADINGS[1:] if heading != "Learning"]
+    assert places == sorted(places)
 
 
 def test_the_choices_are_those_of_the_domain():

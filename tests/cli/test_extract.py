@@ -174,3 +174,26 @@ def test_absent_is_neither_ones_nor_zeros_nor_none(stats):
     for name in ("scale", "bias"):
         assert call("extract", "fit.json", name).code == 3
         assert call("inspect", "fit.json", "--property", name).code == 3
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_an_apply_does_not_have_is_nan(tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(7).normal(3, 2, (8, 3))
+    x[:, 0] = np.nan
+    x[2, 1] = np.inf
+    np.save("x.npy", x)
+    unknown = {"omit": [True, False, False], "propagate": [True, True, False]}
+    for policy, missing in unknown.items():
+        path = f"{policy}{suffix}"
+        assert call("fit", "x.npy", "-o", path, "--nonfinite", policy).code == 0
+        held = normcli.read_statistics(path).statistics
+        for name in ("mean", "variance", "std", "minimum", "maximum"):
+            found = np.array(printed("extract", path, name).split(), "f8")
+            assert np.isnan(found).tolist() == missing, (name, found)
+            if name in ("mean", "variance"):
+                np.testing.assert_array_equal(found, getattr(held, name))
+        # What is merged later is kept as it is.
+        assert printed("extract", path, "count").split() == ["0", "7", "8"]
+        assert not np.isnan(np.array(printed("extract", path, "m2").split(), "f8")).any()
+    assert printed("extract", f"omit{suffix}", "mean", "--json").startswith('["nan", ')

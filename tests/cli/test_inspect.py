@@ -79,6 +79,15 @@ def test_sidecars_of_every_format(folder: Path, suffix: str):
             "moving_variance"} <= {a["name"] for a in document["arrays"]}  # fmt: skip
 
 
+def test_each_input_of_a_fit_is_shown(folder: Path):
+    np.save("a.npy", np.zeros((2, 3)))
+    np.savez("b.npz", one=np.ones((4, 3)), two=np.ones(1))
+    assert call("fit", "a.npy", "b.npz/one", "-o", "s.json", "-q").code == 0
+    text = " ".join(call("inspect", "s.json").text.split())
+    assert f"input 1 path {folder / 'a.npy'}, size" in text
+    assert f"input 2 path {folder / 'b.npz'}, array one, size" in text
+
+
 def test_parameter_files(folder: Path):
     from safetensors.numpy import save_file
 

@@ -177,6 +177,18 @@ def test_evaluation_and_training():
     same(moving("s.json"), kept, 0)
 
 
+@pytest.mark.parametrize("estimate", ["moving", "pooled"])
+def test_the_sidecar_undoes_what_it_was_written_beside(estimate):
+    fit("--momentum", 0.6, "--batch-size", SIZE)
+    ok("apply", "x.npy", "-o", "y.npy", "--stats", "s.json", "--estimate", estimate)
+    ok("apply", "y.npy", "-o", "z.npy", "--inverse", "--stats", "y.npy.stats.json")
+    np.testing.assert_allclose(np.load("z.npy"), X, rtol=2e-6, atol=2e-6)
+    held = json.loads(Path("y.npy.stats.json").read_text())
+    assert ("moving_mean" in held["arrays"]) == (held["moving"] is not None) == (
+        estimate == "moving"
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("placement", ["inside", "outside", "floor"])
 @pytest.mark.parametrize("estimate", ["moving", "pooled"])
 def test_where_epsilon_goes(placement, estimate):

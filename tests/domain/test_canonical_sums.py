@@ -15,7 +15,7 @@ from normcli.domain.dtypes import bfloat16
 from normcli.domain.exact_moments import EXPONENTS, ExactMoments, most_limbs
 from normcli.domain.layout import Layout
 from normcli.domain.moments import Moments
-from normcli.domain.norm_spec import make_spec
+from normcli.domain.presets import make_spec
 from normcli.domain.statistics import EXACT_GROUPS, added, keeps_exact
 from normcli.kernels.select import kernels
 from tests.engine.test_merging import bind_last

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from normcli.domain.channel_norm import ChannelNorm, channel_norm
 from normcli.domain.layout import Layout
-from normcli.domain.norm_spec import DIVISORS, METHODS, PLACEMENTS, make_spec
+from normcli.domain.norm_spec import DIVISORS, METHODS, PLACEMENTS
+from normcli.domain.presets import make_spec
 from normcli.domain.statistics import SourceDescription, Statistics
 from normcli.domain.transform import normalizer
 from normcli.errors import DataPolicyError

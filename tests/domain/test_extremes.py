@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from normcli.domain.affine import Affine
 from normcli.domain.layout import Layout
 from normcli.domain.moments import Moments
-from normcli.domain.norm_spec import make_spec
 from normcli.domain.normalizers import normalizer_of
+from normcli.domain.presets import make_spec
 from normcli.domain.transform import backward, extreme_normalizer, forward
 
 from .test_transform import run

@@ -13,18 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normcli.domain.constancy import constant_groups
 from normcli.domain.dtypes import output_dtype, parse_dtype, require_real, spacing
 from normcli.domain.layout import Layout
 from normcli.domain.moments import Moments
-from normcli.domain.norm_spec import make_spec
-from normcli.domain.statistics import (
-    SourceDescription,
-    Statistics,
-    constant_groups,
-    pooled_estimate,
-    require_resolved,
-    require_usable,
-)
+from normcli.domain.presets import make_spec
+from normcli.domain.statistics import SourceDescription, Statistics, pooled_estimate
+from normcli.domain.usability import require_resolved, require_usable
 from normcli.errors import DataPolicyError, InputError, UsageError
 
 SAMPLES = st.lists(

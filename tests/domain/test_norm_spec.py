@@ -8,7 +8,7 @@ import pytest
 from normcli.domain.conventions import CONVENTIONS, convention
 from normcli.domain.geometry import bind
 from normcli.domain.layout import Layout
-from normcli.domain.norm_spec import make_spec
+from normcli.domain.presets import make_spec
 from normcli.errors import InputError, UsageError
 
 F4, F8, F2 = np.dtype("f4"), np.dtype("f8"), np.dtype("f2")

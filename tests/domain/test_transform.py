@@ -7,7 +7,7 @@ import pytest
 
 from normcli.domain.affine import Affine
 from normcli.domain.layout import Layout
-from normcli.domain.norm_spec import make_spec
+from normcli.domain.presets import make_spec
 from normcli.domain.transform import Transform, backward, forward, normalizer
 from normcli.errors import DataPolicyError, InputError
 

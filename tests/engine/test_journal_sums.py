@@ -12,7 +12,7 @@ from normcli.domain.geometry import bind
 from normcli.domain.grid import Grid
 from normcli.domain.layout import Layout
 from normcli.domain.norm_moments import NormMoments, PowerMoments
-from normcli.domain.norm_spec import make_spec
+from normcli.domain.presets import make_spec
 from normcli.domain.quantile_moments import QuantileMoments, SketchedMoments
 from normcli.engine.done import Done, done_from_json, done_to_json
 from normcli.engine.journal import Journal

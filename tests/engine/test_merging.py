@@ -16,7 +16,7 @@ from normcli.domain.grid import Grid
 from normcli.domain.layout import Layout
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
-from normcli.domain.norm_spec import make_spec
+from normcli.domain.presets import make_spec
 from normcli.engine.collectors import HeldMoments, MovingFold
 from normcli.engine.events import Progress
 from normcli.engine.merge_tree import MergeTree

@@ -10,9 +10,9 @@ from kernel_cases import GEOMETRIES, ORDERS, block_of, exact_moments, geometry, 
 
 from normcli.domain.affine import Affine
 from normcli.domain.layout import Layout
-from normcli.domain.norm_spec import make_spec
-from normcli.domain.statistics import require_usable
+from normcli.domain.presets import make_spec
 from normcli.domain.transform import forward
+from normcli.domain.usability import require_usable
 from normcli.engine.tables import normalizer_of
 from normcli.errors import DataPolicyError
 from normcli.kernels import numba_normalize

@@ -21,7 +21,7 @@ from normcli.domain.exact_moments import most_limbs
 from normcli.domain.geometry import Geometry, bind
 from normcli.domain.grid import Block
 from normcli.domain.layout import Layout
-from normcli.domain.norm_spec import make_spec
+from normcli.domain.presets import make_spec
 from normcli.engine.collectors import HeldMoments, HeldSums
 from normcli.engine.run import RegionTrees
 from normcli.engine.tasks import MeasureJob, measure_run

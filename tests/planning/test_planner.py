@@ -15,7 +15,7 @@ from normcli.domain.array_info import ArrayInfo
 from normcli.domain.geometry import bind
 from normcli.domain.grid import Grid
 from normcli.domain.layout import Layout
-from normcli.domain.norm_spec import make_spec
+from normcli.domain.presets import make_spec
 from normcli.errors import PlanError
 from normcli.planning import blocks
 from normcli.planning.memory import MIB

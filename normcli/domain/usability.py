@@ -1,0 +1,126 @@
+"""Which moments cannot be normalized with; they are refused before anything is written."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from normcli.domain.constancy import constant_groups
+from normcli.domain.moments import Moments
+from normcli.domain.norm_moments import NormMoments, largest_magnitude
+from normcli.domain.norm_spec import NormSpec
+from normcli.errors import DataPolicyError
+
+# Squares of smaller magnitudes lose some of their 53 bits in float64.
+SQUARE_ROOT_OF_SMALLEST = 1e-140
+_WELL_WITHIN = 1e150
+
+
+def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
+    """Refuse moments that cannot be normalized with, before anything is written.
+
+    Raises
+    ------
+    DataPolicyError
+        For non-finite values under ``--nonfinite error``, ddof with one element, and values
+        whose mean or squares leave float64 at either end.
+    """
+    bad = int(moments.nonfinite.sum())
+    if spec.nonfinite == "error" and bad:
+        groups = int(np.count_nonzero(moments.nonfinite))
+        raise DataPolicyError(
+            f"{where} holds {bad} NaN or infinite values in {groups} of {moments.count.size} "
+            "groups.",
+            "--nonfinite omit leaves them out of the statistics.",
+        )
+    if spec.ddof and np.any(moments.count == 1):
+        raise DataPolicyError(
+            f"{where} has groups of one element, whose variance with divisor n - 1 is undefined.",
+            "Use --ddof 0, or aggregate more axes.",
+        )
+    _require_squares_fit(moments, spec, dtype, where)
+    if isinstance(moments, NormMoments):
+        _require_powers_fit(moments, where)
+
+
+def _require_powers_fit(moments: NormMoments, where: str) -> None:
+    """Refuse magnitudes whose powers leave float64 at either end."""
+    lost = (moments.count > 0) & ~np.isfinite(moments.norm)
+    if np.any(lost):
+        largest = float(largest_magnitude(moments)[lost].max())
+        raise DataPolicyError(
+            f"{where} holds a group of values up to {largest:.3g}, whose powers of {moments.p:g} "
+            "leave float64.",
+            "Store the array in other units, such that its largest values are near 1; --p inf is "
+            "near where p is large.",
+        )
+
+
+def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
+    """Refuse magnitudes whose squares overflow or underflow float64, so that nothing is lost."""
+    if _squares_surely_fit(moments):
+        return
+    seen = moments.count > 0
+    low = np.where(seen, moments.minimum, 0.0)
+    high = np.where(seen, moments.maximum, 0.0)
+    largest = np.maximum(np.abs(low), np.abs(high))
+    finite = np.isfinite(moments.mean) & np.isfinite(moments.m2)
+    size = largest
+    if spec.method == "rms":
+        finite &= np.isfinite(np.where(seen, moments.mean_square(), 0.0))
+    elif spec.method not in ("maxabs", "lp"):
+        with np.errstate(over="ignore"):
+            size = np.where(constant_groups(moments, dtype), 0.0, high - low)
+    if not np.all(finite):
+        raise DataPolicyError(
+            f"{where} holds values up to {float(largest[~finite].max()):.3g}, whose squares leave "
+            "float64.",
+            "Store the array in larger units, for example divided by a power of two.",
+        )
+    lost = (size > 0) & (size < SQUARE_ROOT_OF_SMALLEST)
+    if np.any(lost) and spec.method != "center":
+        raise DataPolicyError(
+            f"{where} holds a group that spreads over {float(size[lost].min()):.3g} only, whose "
+            "square leaves float64.",
+            "Store the array in smaller units, for example multiplied by a power of two.",
+        )
+
+
+def require_resolved(moments: Moments, dtype: np.dtype, where: str) -> None:
+    """Refuse to normalize integers beyond 2**53 by statistics that float64 cannot tell apart.
+
+    Their mean and variance are right; but elements are rounded to float64 before the mean is
+    subtracted, and that hurts where the rounding reaches the spread.
+
+    Raises
+    ------
+    DataPolicyError
+        When it does.
+    """
+    if dtype.kind not in "iu" or dtype.itemsize < 8:
+        return
+    seen = moments.count > 1
+    largest = np.where(seen, np.maximum(np.abs(moments.minimum), np.abs(moments.maximum)), 0.0)
+    deviation = np.sqrt(np.where(seen, moments.variance(), 1.0))
+    lost = (largest > 2.0**53) & (np.spacing(largest) > 1e-6 * deviation)
+    if np.any(lost):
+        raise DataPolicyError(
+            f"{where} holds integers up to {float(largest.max()):.6g}, beyond 2**53, with a "
+            "spread too small for float64.",
+            "Subtract an integer offset before normalizing.",
+        )
+
+
+def _squares_surely_fit(moments: Moments) -> bool:
+    """Whether every group has a spread, and no square comes near the ends of float64.
+
+    All that most data take: with it, and without the calls that it saves, 4096 groups of float32
+    are normalized 3 % sooner.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        spread = moments.maximum - moments.minimum
+        # NaN and empty groups, which hold infinities, compare false.
+        return bool(
+            np.all(spread >= 2 * SQUARE_ROOT_OF_SMALLEST)
+            and np.all(np.abs(moments.mean) < _WELL_WITHIN)
+            and np.all(moments.m2 < _WELL_WITHIN**2)
+        )
