@@ -34,7 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         os.environ.pop(CUT, None)
     # Hundreds of processes are started. Each would compile the sources of normcli: 0.13 of 0.6 s.
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Only sources that change from run to run must be compiled by each (`tests.mutations`).
+    if os.environ.get("PYTHONDONTWRITEBYTECODE") != "mutants":
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(trylast=True)

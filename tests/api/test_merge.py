@@ -48,8 +48,11 @@ def assert_same(a: normcli.FittedStatistics, b: normcli.FittedStatistics) -> Non
     ("storage", "of"),
     [
         # How an array is cut into parts follows from its chunks, if it has any.
-        *((storage, 7) for storage in STORAGES),
-        *((storage, of) for storage in ("npy", "zarr3") for of in (2, 50)),
+        pytest.param(
+            storage, of, marks=[] if of == 7 or storage in ("npy", "zarr3") else [pytest.mark.slow]
+        )
+        for storage in STORAGES
+        for of in (2, 7, 50)
     ],
 )
 def test_parts_give_what_one_fit_gives(tmp_path, storage, of):

@@ -153,6 +153,10 @@ def test_no_log_of_a_long_pipe_holds_control_codes(folder: Path):
         (signal.SIGHUP, 129, "y.npy"),
         (signal.SIGINT, 130, "y.zarr"),
         (signal.SIGTERM, 143, "y.h5"),
+        pytest.param(signal.SIGTERM, 143, "y.zarr", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, "y.zarr", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, "y.h5", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, "y.h5", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_at_once_and_leaves_nothing(folder, signal_number, code, output):

@@ -129,7 +129,13 @@ class Cluster:
             stderr=subprocess.STDOUT,
             cwd=self.folder,
             # Should these tests be killed, the scheduler ends by itself, and its workers with it.
-            env={**os.environ, "DASK_DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT": "10m", **env},
+            env={
+                **os.environ,
+                "DASK_DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT": "10m",
+                # What a worker that was killed still held is asked for, by default for 30 s.
+                "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",
+                **env,
+            },
             start_new_session=True,
         )
 

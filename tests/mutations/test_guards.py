@@ -37,7 +37,7 @@ class Copy:
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")},
             "PYTHONPATH": str(folder),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONDONTWRITEBYTECODE": "mutants",
         }
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).with_name("forking.py"))],
