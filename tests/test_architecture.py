@@ -62,7 +62,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "h5py": (
         "arrays/hdf5*.py",
         "bundles/hdf5_file.py",
-        "bundles/keras_file.py",
+        "bundles/keras_*.py",
         "bundles/matlab_file.py",
     ),
     "zarr": ("arrays/zarr*.py", "bundles/zarr_file.py"),

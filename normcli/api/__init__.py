@@ -193,6 +193,7 @@ def check(
     stats: str | Path | FittedStatistics,
     input: str | Path,
     *,
+    layout: str | None = None,
     estimate: str | None = None,
     allow_external_refs: bool = False,
     allow_symlinks: bool = False,
@@ -207,6 +208,8 @@ def check(
         A sidecar, or what `fit` and `read_statistics` return.
     input : str or Path
         An array by name.
+    layout : str, optional
+        Layout of the array; ``"CHW"`` with statistics of ``"NCHW"`` is one observation.
     estimate : {"pooled", "moving"}, optional
         Which statistics; None takes the moving ones where the fit kept them.
     allow_external_refs, allow_symlinks : bool
@@ -229,12 +232,12 @@ def check(
     >>> found = normcli.check(stats, "sample_data/patches.zarr")
     >>> found.fits, found.same_data
     (True, True)
-    >>> normcli.check(stats, "sample_data/digits.npy").misfits[0].text
-    'the input has 3 axes (shape (1797, 8, 8)), but layout NCSS of the fit has 4'
+    >>> normcli.check(stats, "sample_data/wine.zarr/measurements").misfits[0].text
+    'the input has 2 axes (shape (178, 13)), but layout NCSS of the fit has 4'
     """
     whose = stats if isinstance(stats, FittedStatistics) else str(stats)
     rules = InputRules(allow_external_refs, allow_symlinks)
-    return check_statistics(whose, str(input), estimate=estimate, rules=rules)
+    return check_statistics(whose, str(input), layout=layout, estimate=estimate, rules=rules)
 
 
 def learn(

@@ -37,9 +37,7 @@ from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.domain.affine import Affine
 from normcli.domain.constancy import constant_groups
 from normcli.domain.dtypes import is_float, output_dtype, parse_dtype
-from normcli.domain.geometry import bind, bind_example
-from normcli.domain.layout import parse_layout
-from normcli.domain.norm_spec import NormSpec
+from normcli.domain.geometry import bind, bind_example, is_example
 from normcli.domain.statistics import Statistics
 from normcli.engine.events import Observer
 from normcli.engine.report import damped_groups
@@ -104,7 +102,11 @@ class ApplySetup:
         self.state = input_state(source)
         info = source.info
         known = known_statistics(options)
-        example = known is not None and _is_example(known.statistics.spec, options, info.ndim)
+        example = (
+            known is not None
+            and not options.training
+            and is_example(known.statistics.spec, options.layout, info.ndim)
+        )
         if known is not None:
             given = replace(options, layout=None) if example else options
             self.spec = fitted_spec(given, known.statistics.spec)
@@ -266,16 +268,3 @@ class ApplySetup:
             "output": [self.output, repr(self.sink_info)],
             "sidecar": self.sidecar,
         }
-
-
-def _is_example(spec: NormSpec, options: ApplyOptions, ndim: int) -> bool:
-    """Whether the user says that the array is one observation, without its batch axis.
-
-    It is not told by the rank alone, which a forgotten axis changes too.
-    """
-    batch = spec.layout.batch_axis
-    if options.layout is None or options.training or batch is None or batch in spec.kept:
-        return False
-    if ndim != spec.layout.ndim - 1:
-        return False
-    return parse_layout(options.layout, ndim).letters == spec.layout.of_example().letters

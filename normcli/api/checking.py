@@ -18,8 +18,8 @@ from normcli.arrays.access import ArraySource
 from normcli.arrays.opening import open_source
 from normcli.arrays.rules import InputRules
 from normcli.domain.array_info import ArrayInfo
-from normcli.domain.geometry import Geometry, bind
-from normcli.domain.layout import Layout, letter_of
+from normcli.domain.geometry import Geometry, bind, bind_example, is_example
+from normcli.domain.layout import Layout, letter_of, parse_layout
 from normcli.domain.statistics import SourceDescription
 from normcli.errors import InputError, UsageError
 
@@ -70,6 +70,7 @@ def check_statistics(
     stats: str | FittedStatistics,
     input_name: str,
     *,
+    layout: str | None = None,
     estimate: str | None = None,
     rules: InputRules | None = None,
 ) -> Check:
@@ -81,6 +82,9 @@ def check_statistics(
         Name of a sidecar, or what it holds.
     input_name : str
         Name of an array.
+    layout : str, optional
+        Layout of the array. That of the statistics without its batch axis says that the array is
+        one observation.
     estimate : {"pooled", "moving"}, optional
         Which statistics; None takes the moving ones where the fit kept them.
     rules : InputRules, optional
@@ -94,6 +98,8 @@ def check_statistics(
     ------
     InputError
         When one of them cannot be read.
+    UsageError
+        When the input is a pipe, or the layout does not name its axes.
     """
     begin = time.perf_counter()
     if input_name == "-":
@@ -107,8 +113,11 @@ def check_statistics(
         known.statistics.estimate(estimate)  # refuses an estimate that is not there
     with closing(open_source(input_name, rules or InputRules())) as source:
         same = _same_data(known.statistics.source, source)
-        findings = list(_metadata(known, source))
-        geometry = _geometry(known, source, findings)
+        ndim = source.info.ndim
+        example = is_example(known.statistics.spec, layout, ndim)
+        given = None if layout is None else parse_layout(layout, ndim)
+        findings = list(_metadata(known, source, example))
+        geometry = _geometry(known, source, example, given, findings)
         looked_at = 0
         if geometry is not None:
             found, looked_at = compare_values(known, source, geometry, estimate, same)
@@ -131,12 +140,16 @@ def _same_data(recorded: SourceDescription, source: ArraySource) -> bool:
     return same_array and own == then and all(print_ for _, print_ in own)
 
 
-def _metadata(known: Known, source: ArraySource) -> Iterator[Finding]:
+def _metadata(known: Known, source: ArraySource, example: bool) -> Iterator[Finding]:
     """Compare what is known before an element is read."""
     recorded, info = known.statistics.source, source.info
     yield _dtypes(recorded, info)
-    if len(recorded.shape) == info.ndim:
-        yield from _dimensions(recorded, info, known.statistics.spec.layout)
+    layout = known.statistics.spec.layout
+    if len(recorded.shape) == layout.ndim:
+        layout = Layout(layout.letters, recorded.dims or layout.names)
+        layout = layout.of_example() if example else layout
+        if layout.ndim == info.ndim:
+            yield from _dimensions(info, layout)
     yield from _units(recorded.units, describe(source).units)
     missing = source.missing
     if missing.missing:
@@ -157,8 +170,8 @@ def _dtypes(recorded: SourceDescription, info: ArrayInfo) -> Finding:
     return note("dtype", f"{now}, but the fit was of {then}{more}")
 
 
-def _dimensions(recorded: SourceDescription, info: ArrayInfo, layout: Layout) -> Iterator[Finding]:
-    then, now = recorded.dims or layout.names, info.dims
+def _dimensions(info: ArrayInfo, layout: Layout) -> Iterator[Finding]:
+    then, now = layout.names, info.dims
     if not then or not any(then) or not now or not any(now):
         lacking = "the input" if then and any(then) else "the fit"
         told = f"{lacking} has no dimension names; layout {layout} is taken"
@@ -194,26 +207,37 @@ def _units(then: str | None, now: str | None) -> Iterator[Finding]:
         yield misfit("units", f"{now} in the input, but the fit was of {then}")
 
 
-def _geometry(known: Known, source: ArraySource, findings: list[Finding]) -> Geometry | None:
+def _geometry(
+    known: Known, source: ArraySource, example: bool, given: Layout | None, findings: list[Finding]
+) -> Geometry | None:
     """Compare axes and extents; return the geometry where statistics and array go together."""
     spec, shape = known.statistics.spec, source.info.shape
-    layout = spec.layout
+    layout = spec.layout.of_example() if example else spec.layout
+    if given is not None and given.letters != layout.letters:
+        told = f"the input has layout {given}, but the fit was of {layout}"
+        findings.insert(0, misfit("axes", told))
+        return None
     if len(shape) != layout.ndim:
         told = f"the input has {len(shape)} axes (shape {shape}), but layout {layout}"
-        findings.insert(0, misfit("axes", f"{told} of the fit has {layout.ndim}"))
+        told += f" of the fit has {layout.ndim}"
+        one = layout.of_example()
+        if one.ndim == len(shape) and spec.per_dataset:
+            told += f"; one observation without its batch axis is --layout {one}"
+        findings.insert(0, misfit("axes", told))
         return None
     try:
-        geometry = bind(spec, shape)
+        geometry = (bind_example if example else bind)(spec, shape)
     except (UsageError, InputError) as error:
         findings.insert(0, misfit("axes", error.message.rstrip(".")))
         return None
-    findings.insert(0, finding("axes", f"{layout.ndim}, layout {layout}, shape {shape}"))
+    alone = ", one observation" if example else ""
+    findings.insert(0, finding("axes", f"{layout.ndim}, layout {layout}, shape {shape}{alone}"))
     own = known.stored["count"].info.shape if known.stored else known.statistics.shape
     wrong = False
-    for axis, needed, held in zip(spec.kept, geometry.statistics_shape, own, strict=True):
+    for axis, needed, held in zip(geometry.kept, geometry.statistics_shape, own, strict=True):
         name = f"axis {axis} ({layout.axis_label(axis)})"
         about = "channels" if axis == layout.channel_axis else "extents"
-        if axis == spec.divided_axis:
+        if axis == geometry.divided_axis:
             name = f"segments of {name}"
         if needed == held:
             findings.insert(1, finding(about, f"{name}: {needed}, as in the fit"))
@@ -222,7 +246,8 @@ def _geometry(known: Known, source: ArraySource, findings: list[Finding]) -> Geo
             findings.insert(1, misfit(about, told))
             wrong = True
     try:
-        axes = ", ".join(layout.axis_label(axis) for axis in spec.scale_axes) or "none (a scalar)"
+        axes = ", ".join(layout.axis_label(axis) for axis in geometry.scale_axes)
+        axes = axes or "none (a scalar)"
         known.statistics.affine.fitted(geometry.scale_shape, axes)
     except InputError as error:
         findings.append(misfit("scale and bias", error.message.rstrip(".")))

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from normcli.api.convert_options import ConvertOptions
-from normcli.bundles import framework_file, kaldi_file, onnx_model
+from normcli.bundles import framework_file, kaldi_file, keras_model, onnx_model
+from normcli.bundles.keras_file import is_keras
 from normcli.domain.channel_norm import WORTH_A_WORD, ChannelNorm, channel_norm
 from normcli.domain.conventions import CONVENTIONS
 from normcli.domain.layout import Layout
@@ -74,13 +75,12 @@ def export_statistics(
         instances = held.moving is not None and held.moving.rule.instances
         _export_torch(norm, output, spec.layout, dtype, options, observer, instances)
     elif target == "keras":
-        axis = spec.kept[0] if spec.kept[0] < spec.layout.ndim - 1 else -1
-        observer.note(
-            f"for keras.layers.BatchNormalization(axis={axis}, epsilon={norm.epsilon!r}, "
-            f"scale={norm.scale is not None}, center={norm.bias is not None}"
-            + (f", momentum={norm.momentum!r})" if norm.momentum is not None else ")")
-        )
-        framework_file.write_keras(output, norm, dtype, options.overwrite)
+        layer = keras_model.batch_layer(spec, norm)
+        observer.note(f"for {layer}")
+        if is_keras(output):
+            keras_model.write_layer(output, layer, dtype, options.overwrite)
+        else:
+            framework_file.write_keras(output, layer.arrays, norm, dtype, options.overwrite)
     elif target == "onnx":
         node = onnx_model.batch_node(spec, norm).of_opset(options.opset)
         onnx_model.write_model(output, node, dtype, spec, options.overwrite)
@@ -161,6 +161,11 @@ def _export_observations(
         if dtype == np.float64 and node.operator != "GroupNormalization":
             observer.note(f"{node.operator} may measure in float32, as ONNX specifies it")
         onnx_model.write_model(output, node, dtype, spec, options.overwrite)
+    elif target == "keras" and is_keras(output):
+        layer = keras_model.observation_layer(spec, held.affine, held.source.shape)
+        observer.note(f"for {layer}, which measures each observation itself")
+        keras_model.write_layer(output, layer, dtype, options.overwrite)
+        return
     elif target in ("torch", "keras"):
         names = ("weight", "bias") if target == "torch" else ("gamma", "beta")
         framework_file.write_affine_names(

@@ -13,7 +13,7 @@ from normcli.api.replacing import refuse_foreign_container
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.formats import FORMATS, publish_file, read_bundle, write_bundle
 from normcli.bundles.json_values import array_to_json
-from normcli.bundles.selection import listed
+from normcli.bundles.selection import listed, split_name
 from normcli.bundles.statistics_attributes import (
     SCHEMA,
     StatisticsAttributes,
@@ -31,7 +31,7 @@ _SETTINGS: Mapping[str, Callable[[StatisticsAttributes], Any]] = {
     "ddof": lambda a: a.spec.ddof,
     "momentum": lambda a: _momentum(a),
     "moving_variance_divisor": lambda a: None if a.moving is None else a.moving.variance,
-    "batches": lambda a: None if a.moving is None else a.batches,
+    "batches": lambda a: _converted(a, "batches") if a.moving is None else a.batches,
     "batch_size": lambda a: None if a.moving is None else list(a.moving.batch_sizes),
     "mode": lambda a: a.spec.mode,
     "method": lambda a: a.spec.method,
@@ -67,7 +67,8 @@ def extract_value(path: str, name: str) -> Any:
         A sidecar, a parameter file or a checkpoint; ``#prefix`` picks a part of it.
     name : str
         ``mean``, ``variance``, ``std``, ``moving-mean``, ``scale``, ``epsilon``, ``momentum``, …;
-        dashes and underscores are the same. In a parameter file the name of any array.
+        dashes and underscores are the same. In a parameter file the name of any array, without
+        its layer where only one has that name.
 
     Returns
     -------
@@ -87,13 +88,20 @@ def extract_value(path: str, name: str) -> Any:
     def choose(names: tuple[str, ...]) -> list[str]:
         there.extend(names)
         asked = (name, wanted, *(("count", "nonfinite") if wanted in _OF_ELEMENTS else ()))
-        return [own for own in dict.fromkeys(asked) if own in names]
+        held = [own for own in dict.fromkeys(asked) if own in names]
+        if not held:
+            # Of a model with one layer, the layer need not be named.
+            below = [full for full in names if split_name(full)[1] in (name, key)]
+            held = below if len(below) == 1 else []
+        return held
 
     bundle = read_bundle(path, choose)
     if bundle.attrs.get("schema") != SCHEMA:
         for own in (name, key):
             if own in bundle.arrays:
                 return bundle.arrays[own]
+        if bundle.arrays:
+            return next(iter(bundle.arrays.values()))
         if len(there) == 1 and there == [""]:
             raise InputError(f"{path} holds one array, which has no name.")
         raise InputError(f"{path} holds no {name!r}.", f"It holds {listed(there, close_to=name)}.")
@@ -197,8 +205,14 @@ def _number(item: Any) -> str:
 
 def _momentum(about: StatisticsAttributes) -> float | str | None:
     if about.moving is None:
-        return None
+        return _converted(about, "momentum")
     return "cumulative" if about.moving.momentum is None else about.moving.momentum
+
+
+def _converted(about: StatisticsAttributes, name: str) -> Any:
+    """Return what a layer of another program said of its moving statistics, or None."""
+    layer = about.provenance.get("converted_from")
+    return layer.get(name) if isinstance(layer, dict) else None
 
 
 def _absence(key: str) -> str:

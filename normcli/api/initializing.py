@@ -13,7 +13,7 @@ from normcli.api.preparing import fitted_spec, new_spec, provenance, resolve_lay
 from normcli.api.replacing import refuse_foreign_container
 from normcli.arrays.opening import open_source
 from normcli.bundles.formats import split_path
-from normcli.bundles.parameter_file import read_bias, read_scale, write_affine
+from normcli.bundles.parameter_file import read_term, write_affine
 from normcli.bundles.statistics_file import read_statistics_header
 from normcli.domain.affine import Affine
 from normcli.domain.norm_spec import NormSpec
@@ -68,14 +68,14 @@ def initial_affine(
     InputError
         When a scale axis has no elements, or a file does not fit.
     """
-    shape, axes = _shape(like, options, observer)
+    shape, axes, groups = _shape(like, options, observer)
     random = "narrow-normal" in (options.scale, options.bias)
     if random and options.seed is None:
         raise UsageError("narrow-normal needs --seed.", "For example --seed 0; it is recorded.")
     if options.seed is not None and not random:
         raise UsageError("--seed goes with narrow-normal only.", "Leave it out.")
     parts = {
-        name: _part(name, getattr(options, name), shape, stream, options.seed)
+        name: _part(name, getattr(options, name), shape, groups, stream, options.seed)
         for stream, name in enumerate(("scale", "bias"))
     }
     if parts["scale"] is None and parts["bias"] is None:
@@ -99,7 +99,12 @@ def write_initial(path: str, affine: Affine, made: dict[str, Any], overwrite: bo
 
 
 def _part(
-    name: str, wanted: str, shape: tuple[int, ...], stream: int, seed: int | None
+    name: str,
+    wanted: str,
+    shape: tuple[int, ...],
+    groups: int | None,
+    stream: int,
+    seed: int | None,
 ) -> np.ndarray | None:
     if wanted == "none":
         return None
@@ -112,12 +117,14 @@ def _part(
         raise InputError(
             f"--{name} {wanted} is neither a file nor one of {', '.join(INITIALIZERS)}."
         )
-    return (read_scale if name == "scale" else read_bias)(wanted)
+    term = read_term(wanted, name).of_channels(groups, shape[0] if groups else 0)
+    return term.scale if name == "scale" else term.bias
 
 
 def _shape(
     like: str | None, options: InitOptions, observer: Observer
-) -> tuple[tuple[int, ...], str]:
+) -> tuple[tuple[int, ...], str, int | None]:
+    """Return the extents of the scale axes, the axes in words, and groups of channels."""
     if (like is None) == (options.shape is None):
         raise UsageError(
             "init needs one thing that tells the shape: an array, statistics, or --shape.",
@@ -130,7 +137,7 @@ def _shape(
                 raise UsageError(
                     f"--{name.replace('_', '-')} says nothing beside --shape.", "Leave it out."
                 )
-        return _parsed(options.shape), f"of --shape {options.shape}"
+        return _parsed(options.shape), f"of --shape {options.shape}", None
     spec, extents = _described(like, options, observer)
     shape = tuple(extents[axis] for axis in spec.scale_axes)
     for axis in spec.scale_axes:
@@ -140,7 +147,8 @@ def _shape(
                 f"({spec.layout.axis_label(axis)}) of shape {extents}.",
                 "Give --shape.",
             )
-    return shape, ", ".join(spec.layout.axis_label(axis) for axis in spec.scale_axes) or "none"
+    axes = ", ".join(spec.layout.axis_label(axis) for axis in spec.scale_axes) or "none"
+    return shape, axes, spec.groups if spec.scale_axes == (spec.divided_axis,) else None
 
 
 def _described(

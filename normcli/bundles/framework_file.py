@@ -8,6 +8,7 @@ mean and std of Normalize, as JSON.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from normcli.bundles.bundle import Bundle
 from normcli.bundles.formats import publish_file, write_bundle
 from normcli.bundles.guards import reading, require_file
 from normcli.bundles.json_values import array_from_numbers
-from normcli.bundles.keras_file import WEIGHTS_SUFFIX
 from normcli.domain.affine import Affine
 from normcli.domain.channel_norm import ChannelNorm
 from normcli.errors import InputError, UsageError
@@ -61,20 +61,15 @@ def write_torch(
     _write(path, tensors, about, overwrite)
 
 
-def write_keras(path: str, norm: ChannelNorm, dtype: np.dtype, overwrite: bool) -> None:
+def write_keras(
+    path: str,
+    weights: Mapping[str, np.ndarray],
+    norm: ChannelNorm,
+    dtype: np.dtype,
+    overwrite: bool,
+) -> None:
     """Write the weights of ``keras.layers.BatchNormalization`` in the order of ``set_weights``."""
-    arrays = {
-        "gamma": norm.scale,
-        "beta": norm.bias,
-        "moving_mean": norm.mean,
-        "moving_variance": norm.variance,
-    }
-    held = {name: values.astype(dtype) for name, values in arrays.items() if values is not None}
-    if path.lower().endswith(WEIGHTS_SUFFIX):
-        held = {
-            f"layers/batch_normalization/vars/{number}": values
-            for number, values in enumerate(held.values())
-        }
+    held = {name: values.astype(dtype) for name, values in weights.items()}
     about = {
         "epsilon": norm.epsilon,
         "momentum": norm.momentum,
@@ -175,7 +170,7 @@ def _write(
     if suffix in TORCH_SUFFIXES and not arrays.keys() - TORCH_NAMES:
         publish_file(path, torch_file.state_dict(path, arrays), overwrite)
         return
-    held = suffix not in (".npz", ".npy") and not path.lower().endswith(WEIGHTS_SUFFIX)
+    held = suffix not in (".npz", ".npy")
     known = {key: value for key, value in about.items() if value not in (None, "unknown")}
     attrs = known if held else {}
     write_bundle(path, Bundle(arrays, attrs), overwrite)

@@ -25,7 +25,8 @@ from normcli.bundles.selection import Choose, everything
 from normcli.errors import InputError
 
 WEIGHTS_SUFFIX = ".weights.h5"
-_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+# The members of a .keras archive.
+METADATA, CONFIG, WEIGHTS = "metadata.json", "config.json", "model.weights.h5"
 _MAX_CONFIG = 64 * 2**20
 _MOST_RATIO = 20
 # Classes by the names of their groups: which parameters may be left out, and what follows them.
@@ -169,19 +170,19 @@ def _configs(document: Any) -> dict[str, dict[str, Any]]:
 
 
 def _config(archive: zipfile.ZipFile, path: str) -> Any:
-    info = archive.getinfo(_CONFIG)
+    info = archive.getinfo(CONFIG)
     if info.file_size > _MAX_CONFIG:
-        raise InputError(f"{path}: {_CONFIG} has {info.file_size:,} bytes.")
+        raise InputError(f"{path}: {CONFIG} has {info.file_size:,} bytes.")
     return json.loads(archive.read(info))
 
 
 def _unpack(archive: zipfile.ZipFile, copy: IO[bytes], path: str, size: int) -> None:
-    if _WEIGHTS not in archive.namelist():
-        raise InputError(f"{path} holds no {_WEIGHTS}.")
-    info = archive.getinfo(_WEIGHTS)
+    if WEIGHTS not in archive.namelist():
+        raise InputError(f"{path} holds no {WEIGHTS}.")
+    info = archive.getinfo(WEIGHTS)
     # Keras does not compress it; who zips a model again gains little.
     if info.file_size > _MOST_RATIO * size + _MAX_CONFIG:
-        raise InputError(f"{path}: {_WEIGHTS} promises {info.file_size:,} bytes of {size:,}.")
+        raise InputError(f"{path}: {WEIGHTS} promises {info.file_size:,} bytes of {size:,}.")
     # Reading to the end is what checks the CRC.
     with archive.open(info) as stream:
         shutil.copyfileobj(stream, copy, 2**20)

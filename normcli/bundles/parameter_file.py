@@ -259,11 +259,14 @@ def names_by_role(names: tuple[str, ...], roles: _Roles, path: str) -> dict[str,
     # Names without a layer belong to the file itself, and win over those of its layers.
     layer = "" if "" in layers else min(layers)
     if len(layers) > 1 and layer:
-        # Every layer of a network has a weight and a bias; those that say so normalize.
-        likely = [name for name in layers if _NORMALIZING.search(name)] or layers
+        # Every layer of a network has a weight and a bias; those that say so normalize, by their
+        # name or by the statistics that they keep.
+        keeping = {split_name(name)[0] for name in names if _leaf(name).lower() in VARIANCE_NAMES}
+        likely = [name for name in layers if _NORMALIZING.search(name) or name in keeping]
         raise InputError(
-            f"{path} holds {len(layers)} layers with such parameters: {listed(likely)}.",
-            f"Pick one: {_part(path, min(likely))}",
+            f"{path} holds {len(layers)} layers with such parameters: "
+            f"{listed(layers, first=likely)}.",
+            f"Pick one: {_part(path, min(likely or layers))}",
         )
     own = [name for name in names if split_name(name)[0] == layer]
     found = {}

@@ -61,9 +61,10 @@ def under_prefix(names: tuple[str, ...], prefix: str, path: str) -> dict[str, st
     return found
 
 
-def listed(names: Iterable[str], close_to: str = "") -> str:
-    """Return names as one short list for a message, those `close_to` a word first."""
-    ordered = sorted(names)
+def listed(names: Iterable[str], close_to: str = "", first: Iterable[str] = ()) -> str:
+    """Return names as one short list for a message, `first` or those `close_to` a word first."""
+    ahead = set(first)
+    ordered = sorted(names, key=lambda name: (name not in ahead, name))
     if close_to:
         near = difflib.get_close_matches(close_to, ordered, n=_LISTED, cutoff=0.5)
         ordered = near + [name for name in ordered if name not in near]

@@ -14,6 +14,11 @@ from normcli.cli.sections import command, option
 @click.argument("stats", metavar="STATS")
 @click.argument("source", metavar="INPUT")
 @option(
+    "--layout",
+    metavar="NCHW",
+    help="Layout of INPUT; that of the fit without N is one observation.",
+)
+@option(
     "--estimate",
     type=click.Choice(["pooled", "moving"]),
     help="Which statistics.  [default: moving where the fit kept them]",
@@ -32,6 +37,7 @@ from normcli.cli.sections import command, option
 def check_command(
     stats: str,
     source: str,
+    layout: str | None,
     estimate: str | None,
     allow_external_refs: bool,
     allow_symlinks: bool,
@@ -45,6 +51,7 @@ def check_command(
     \b
       normcli check stats.json other.zarr
       normcli check stats.json other.zarr --json
+      normcli check stats.json one.npy --layout CHW
     """
     from normcli.cli.running import run_command
     from normcli.cli.screen import Screen
@@ -58,7 +65,7 @@ def check_command(
         from normcli.errors import DataPolicyError
 
         rules = InputRules(allow_external_refs, allow_symlinks)
-        found = check_statistics(stats, source, estimate=estimate, rules=rules)
+        found = check_statistics(stats, source, layout=layout, estimate=estimate, rules=rules)
         if options["json"]:
             emit_json(found.as_dict())
         if not screen.quiet:

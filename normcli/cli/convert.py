@@ -69,7 +69,7 @@ def convert_command(stats: str, output: str, **options: Any) -> None:
 
     \b
       torch        weight, bias, running_mean, running_var, num_batches_tracked
-      keras        gamma, beta, moving_mean, moving_variance
+      keras        gamma, beta, moving_mean, moving_variance; .keras: a model with the layer
       onnx         a model with the node: batch, instance, layer, group or RMS normalization
       sklearn      attributes of StandardScaler, as JSON
       torchvision  mean and std of Normalize, as JSON

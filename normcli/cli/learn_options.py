@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from normcli.cli.options import compose, statistics_options
@@ -10,11 +12,25 @@ from normcli.cli.sections import option_of
 _start = option_of("Scale and bias")
 _learning = option_of("Learning")
 
+
+def _one_term(_context: click.Context, _option: click.Parameter, terms: tuple[str, ...]) -> Any:
+    """Return the one term that is frozen; of two, click alone would take the last."""
+    if len(set(terms)) > 1:
+        raise click.UsageError("--freeze scale and --freeze bias leave nothing to be learned.")
+    return terms[0] if terms else None
+
+
 _START = (
     _start("--affine", metavar="FILE", help="Scale and bias to begin with."),
     _start("--scale", metavar="FILE|none", help="The scale to begin with; none drops it."),
     _start("--bias", metavar="FILE|none", help="The bias to begin with; none drops it."),
-    _start("--freeze", type=click.Choice(["scale", "bias"]), help="The term that keeps its start."),
+    _start(
+        "--freeze",
+        type=click.Choice(["scale", "bias"]),
+        multiple=True,
+        callback=_one_term,
+        help="The term that keeps its start.",
+    ),
     _start(
         "--scale-init",
         type=click.Choice(["ones", "zeros", "narrow-normal"]),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from normcli.domain.layout import parse_layout
 from normcli.domain.norm_spec import NormSpec
 from normcli.errors import InputError, UsageError
 
@@ -132,6 +133,31 @@ def bind_example(spec: NormSpec, shape: tuple[int, ...]) -> Geometry:
 
     segments = (*whole.segments[:batch], *whole.segments[batch + 1 :])
     return Geometry(tuple(shape), without(whole.kept), without(whole.scale_axes), segments)
+
+
+def is_example(spec: NormSpec, layout: str | None, ndim: int) -> bool:
+    """Whether a user says that an array is one observation of a dataset, without its batch axis.
+
+    It is not told by the rank alone, which a forgotten axis changes too.
+
+    Parameters
+    ----------
+    spec : NormSpec
+        That of the dataset.
+    layout : str or None
+        What the user wrote.
+    ndim : int
+        Number of axes of the array.
+
+    Raises
+    ------
+    UsageError
+        When the layout is malformed, or of another number of axes.
+    """
+    batch = spec.layout.batch_axis
+    if layout is None or batch is None or batch in spec.kept or ndim != spec.layout.ndim - 1:
+        return False
+    return parse_layout(layout, ndim).letters == spec.layout.of_example().letters
 
 
 def _segment_size(spec: NormSpec, axis: int, extent: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from normcli.bundles.formats import read_bundle, write_bundle
 from tests.cli.terminal import call
 
 REFERENCES = Path(__file__).parents[1] / "references"
+MODEL = REFERENCES / "keras_model.keras"
 
 
 def normcli_ok(*arguments):
@@ -299,8 +301,15 @@ class TestOnnx:
         assert Path("again.onnx").read_bytes() == Path("m.onnx").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # Keras, as it loads
 class TestKeras:
     NAMES = ("moving_mean", "moving_variance", "gamma", "beta")
+
+    @pytest.fixture
+    def keras(self, monkeypatch):
+        monkeypatch.setenv("KERAS_BACKEND", "torch")
+        pytest.importorskip("torch")
+        return pytest.importorskip("keras")
 
     def test_order_and_numbers(self, place):
         y = fitted("--convention", "keras")
@@ -311,10 +320,7 @@ class TestKeras:
         np.testing.assert_allclose(got, y, rtol=1e-12, atol=1e-12)
         assert "BatchNormalization(axis=1, epsilon=0.001, scale=True, center=True)" in ended.err
 
-    def test_keras_itself_loads_and_evaluates_it(self, place, monkeypatch):
-        monkeypatch.setenv("KERAS_BACKEND", "torch")
-        pytest.importorskip("torch")
-        keras = pytest.importorskip("keras")
+    def test_keras_itself_loads_and_evaluates_it(self, place, keras):
         y = fitted()
         normcli_ok("convert", "s.json", "-o", "k.npz", "--to", "keras")
         normcli_ok("convert", "s.json", "-o", "k.weights.h5")
@@ -326,7 +332,112 @@ class TestKeras:
         model.load_weights("k.weights.h5")
         np.testing.assert_allclose(model(place).detach().numpy(), y, rtol=1e-4, atol=1e-4)
 
-    @pytest.mark.parametrize("name", ["k.safetensors", "k.npz", "k.weights.h5"])
+    @pytest.mark.parametrize("terms", ["both", "scale", "bias", "none"])
+    def test_a_model_that_keras_loads(self, place, keras, terms):
+        fitted("--momentum", "0.75", "--batch-size", "4", affine=False)
+        given = [] if terms in ("both", "scale") else ["--scale", "none"]
+        given += [] if terms in ("both", "bias") else ["--bias", "none"]
+        normcli_ok("apply", "x.npy", "-o", "y.npy", "--stats", "s.json", "--affine", "affine.npz",
+                   *given, "--stats-out", "all.json", "--overwrite")  # fmt: skip
+        ended = normcli_ok("convert", "all.json", "-o", "m.keras", "--dtype", "float32")
+        assert "BatchNormalization(axis=1, epsilon=1e-05, scale=" in ended.err
+        model = keras.models.load_model("m.keras")
+        assert model.input_shape == (None, 3, None, None)
+        layer = model.layers[-1]
+        assert (layer.name, layer.momentum, layer.dtype) == ("batch_normalization", 0.75, "float32")
+        assert (layer.scale, layer.center) == (
+            terms in ("both", "scale"),
+            terms in ("both", "bias"),
+        )
+        got = model(place.astype("f4")).detach().numpy()
+        np.testing.assert_allclose(got, np.load("y.npy"), rtol=1e-4, atol=1e-4)
+        normcli_ok("convert", "m.keras", "-o", "back.json", "--layout", "NCHW")
+        back = read_bundle("back.json").arrays
+        assert ("scale" in back, "bias" in back) == (layer.scale, layer.center)
+        # Keras can save it again, and train it.
+        model.save("again.keras")
+        model(place.astype("f4"), training=True)
+
+    OBSERVED = (
+        ("layer", ["--mode", "layer"], (5,), True),
+        ("layer", ["--mode", "layer", "--aggregate", "1,2,3"], (3, 4, 5), True),
+        ("layer", ["--mode", "layer", "--aggregate", "1,3", "--convention", "keras"], (3, 5), True),
+        ("group", ["--mode", "instance"], (3,), True),
+        ("group", ["--mode", "group", "--groups", "3"], (3,), True),
+        ("rms", ["--mode", "layer", "--method", "rms"], (5,), False),
+        ("rms", ["--mode", "layer", "--method", "rms", "--aggregate", "2,3"], (4, 5), False),
+    )
+
+    @pytest.mark.parametrize("given", [True, False])
+    @pytest.mark.parametrize(("kind", "mode", "shape", "biased"), OBSERVED, ids=str)
+    def test_models_that_measure_each_observation(
+        self, place, keras, kind, mode, shape, biased, given
+    ):
+        # Keras' GroupNormalization takes E[x²] - E[x]² in float32.
+        np.save("x.npy", place + np.array([[[0.0]], [[40]], [[0]]]))
+        np.savez("p.npz", scale=np.linspace(-1, 2, int(np.prod(shape))).reshape(shape),
+                 **({"bias": np.linspace(3, 1, int(np.prod(shape))).reshape(shape)} if biased
+                    else {}))  # fmt: skip
+        normcli_ok("apply", "x.npy", "-o", "y.npy", "--layout", "NCHW", *mode, "--stats-out",
+                   "s.json", *(["--affine", "p.npz"] if given else []))  # fmt: skip
+        normcli_ok("convert", "s.json", "-o", "m.keras")
+        model = keras.models.load_model("m.keras")
+        assert type(model.layers[-1]).__name__.lower() == f"{kind}normalization"
+        data = np.load("x.npy").astype("f4")
+        got = model(data).detach().numpy()
+        np.testing.assert_allclose(got, np.load("y.npy"), rtol=1e-4, atol=1e-4)
+        if given:
+            normcli_ok("convert", "s.json", "-o", "m.weights.h5")
+            model.layers[-1].set_weights([0 * w for w in model.layers[-1].get_weights()])
+            model.load_weights("m.weights.h5")
+            np.testing.assert_array_equal(model(data).detach().numpy(), got)
+            normcli_ok("convert", "m.keras", "-o", "back.npz")
+            normcli_ok("apply", "x.npy", "-o", "z.npy", "--layout", "NCHW", *mode, "--affine",
+                       "back.npz")  # fmt: skip
+            np.testing.assert_allclose(np.load("z.npy"), np.load("y.npy"), rtol=1e-6, atol=1e-6)
+
+    def test_the_same_model_has_the_same_bytes(self, place):
+        fitted()
+        made = []
+        for _ in range(2):
+            normcli_ok("convert", "s.json", "-o", "m.keras", "--overwrite")
+            made.append(Path("m.keras").read_bytes())
+        assert made[0] == made[1]
+        # Its parts are those of a file that Keras wrote, and its layer is configured by words
+        # that Keras uses.
+        with zipfile.ZipFile("m.keras") as own, zipfile.ZipFile(MODEL) as theirs:
+            assert own.namelist() == theirs.namelist()
+            ours, kerass = (json.loads(z.read("config.json")) for z in (own, theirs))
+        assert ours.keys() <= kerass.keys()
+        mine, known = ours["config"]["layers"], kerass["config"]["layers"]
+        for layer, like in zip(mine, known, strict=False):
+            assert layer["class_name"] == like["class_name"]
+            assert layer.keys() <= like.keys()
+            assert layer["config"].keys() <= like["config"].keys()
+
+    def test_what_no_keras_layer_computes(self, place):
+        for mode in (
+            ["--mode", "layer", "--method", "std"],
+            ["--mode", "layer", "--ddof", "1"],
+            ["--mode", "layer", "--epsilon-placement", "outside"],
+            ["--mode", "layer", "--scale-axes", "C"],
+            ["--mode", "layer", "--method", "rms", "--aggregate", "C"],
+            ["--mode", "layer", "--aggregate", "N"],
+        ):
+            normcli_ok("apply", "x.npy", "-o", "y.npy", "--layout", "NCHW", *mode, "--stats-out",
+                       "o.json", "--overwrite")  # fmt: skip
+            ended = call("convert", "o.json", "-o", "m.keras")
+            assert ended.code == 7, mode
+            assert not Path("m.keras").exists()
+        normcli_ok("fit", "x.npy", "-o", "o.json", "--layout", "CNHW", "--overwrite")
+        ended = call("convert", "o.json", "-o", "m.keras")
+        assert (ended.code, "Axis 0 has parameters" in ended.err) == (7, True)
+        normcli_ok("apply", "x.npy", "-o", "y.npy", "--mode", "layer", "--layout", "NCHW",
+                   "--stats-out", "o.json", "--overwrite")  # fmt: skip
+        ended = call("convert", "o.json", "-o", "m.weights.h5")
+        assert (ended.code, "no weights to write" in ended.err) == (2, True)
+
+    @pytest.mark.parametrize("name", ["k.safetensors", "k.npz", "k.weights.h5", "k.keras"])
     def test_back(self, place, name):
         y = fitted("--momentum", "0.9", "--batch-size", "3", "--epsilon", "0.001")
         normcli_ok("convert", "s.json", "-o", name, "--to", "keras")
@@ -335,7 +446,7 @@ class TestKeras:
         np.testing.assert_allclose(np.load("z.npy"), y, rtol=1e-12)
 
     def test_a_layer_of_a_model(self, place):
-        normcli_ok("convert", f"{REFERENCES}/keras_model.keras#first", "-o", "back.json",
+        normcli_ok("convert", f"{MODEL}#first", "-o", "back.json",
                    "--layout", "NCHW")  # fmt: skip
         for name, text in (("epsilon", "0.002"), ("mean", "21.0\n22.0\n23.0")):
             assert normcli_ok("extract", "back.json", name).text == text + "\n"
@@ -632,7 +743,7 @@ def test_what_a_supplied_variance_was_divided_by_is_not_claimed(place):
 def test_converted_statistics_fit_the_schema_of_sidecars(place):
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((REFERENCES.parents[1] / "docs" / "statistics.schema.json").read_text())
-    normcli_ok("convert", f"{REFERENCES}/keras_model.keras#first", "-o", "s.json")
+    normcli_ok("convert", f"{MODEL}#first", "-o", "s.json")
     document = json.loads(Path("s.json").read_text())
     jsonschema.validate(document, schema)
     assert document["source"]["shape"] == [0, 3]

@@ -122,6 +122,29 @@ def test_other_nodes_take_an_opset_too(x):
         np.testing.assert_allclose(evaluated("m.onnx", x), np.load("y.npy"), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("term", ["scale", "bias"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_init_and_learn_take_a_value_for_each_group(x, tmp_path, layout, term):
+    path = model(tmp_path / "m.onnx", 18, SCALE, BIAS, "f8")
+    data = x if layout == "NCHW" else np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    np.save("x.npy", data)
+    spread = np.repeat({"scale": SCALE, "bias": BIAS}[term], CHANNELS // GROUPS)
+    mode = ("--mode", "group", "--groups", GROUPS, "--layout", layout)
+    ok("init", "x.npy", "-o", "i.npz", *mode, f"--{term}", path)
+    assert np.load("i.npz")[term].tolist() == spread.tolist()
+    # Statistics tell their groups too.
+    ok("apply", "x.npy", "-o", "y.npy", *mode, "--stats-out", "s.json")
+    ok("init", "s.json", "-o", "j.npz", f"--{term}", path)
+    assert np.load("j.npz")[term].tolist() == spread.tolist()
+    ok("learn", "x.npy", "x.npy", "-o", "l.npz", *mode, f"--{term}", path, "--freeze", term)
+    assert np.load("l.npz")[term].tolist() == spread.tolist()
+    for words in (["--layout", layout], [*mode[:3], "2", *mode[4:]]):
+        ended = call("init", "x.npy", "-o", "no.npz", *map(str, words), f"--{term}", path)
+        assert (ended.code, "each of 3 groups" in ended.err) == (3, True), ended.err
+    ended = call("init", "--shape", "6", "-o", "no.npz", f"--{term}", path)
+    assert (ended.code, "each of 3 groups" in ended.err) == (3, True), ended.err
+
+
 def test_what_is_refused(x, tmp_path):
     path = model(tmp_path / "m.onnx", 18, SCALE, BIAS, "f4")
     for words, told in (

@@ -87,6 +87,87 @@ class TestFitting:
         assert "the input has 5, but the statistics are of 6" in str(found["findings"])
 
 
+class TestOneObservation:
+    """What apply takes with ``--layout CHW`` is checked with it too."""
+
+    @pytest.mark.parametrize("order", ["NCHW", "CHNW", "HWCN"])
+    def test_it_fits_as_apply_takes_it(self, images, order):
+        turned = images.transpose(["NCHW".index(letter) for letter in order])
+        np.save("images.npy", turned)
+        fit("images.npy", "--layout", order)
+        one = order.replace("N", "")
+        np.save("one.npy", np.take(turned, 4, axis=order.index("N")))
+        assert call("apply", "one.npy", "-o", "y.npy", "--stats", "stats.json", "--layout", one,
+                    "-q").code == 0  # fmt: skip
+        found = check("one.npy", 0, "--layout", one)
+        assert verdicts(found) == {"fits"}
+        assert told(found, "axes", "fits").endswith("one observation")
+        axis = one.index("C")
+        assert told(found, "channels", "fits") == f"axis {axis} (C): 3, as in the fit"
+        assert found["looked_at"] == 3 * 8 * 8
+        assert normcli.check("stats.json", "one.npy", layout=one).fits
+
+    def test_its_values_and_extents_are_compared(self, images):
+        np.save("one.npy", images[0].astype("f4") * 4)
+        highest = int(images[0, 0].max()) * 4
+        text = told(check("one.npy", 7, "--layout", "CHW"), "range", "misfit")
+        assert f"to {highest} here, 0 to 255 in the fit" in text
+        np.save("one.npy", np.zeros((4, 8, 8), np.uint8))
+        assert "the input has 4" in told(
+            check("one.npy", 7, "--layout", "CHW"), "channels", "misfit"
+        )
+
+    def test_it_has_to_be_said(self, images):
+        np.save("one.npy", images[0])
+        assert told(check("one.npy", 7), "axes", "misfit").endswith(
+            "one observation without its batch axis is --layout CHW"
+        )
+        for layout in ("HWC", "NHW"):
+            text = told(check("one.npy", 7, "--layout", layout), "axes", "misfit")
+            assert text == f"the input has layout {layout}, but the fit was of NCHW"
+        assert "NHWC" in told(check("images.npy", 7, "--layout", "NHWC"), "axes", "misfit")
+        assert verdicts(check("images.npy", 0, "--layout", "NCHW")) == {"fits"}
+        assert_told(call("check", "stats.json", "one.npy", "--layout", "CW"), 2, "names 2 axes")
+
+    def test_dimension_names(self, folder):
+        values = np.random.default_rng(2).normal(280, 5, (9, 4, 50))
+        zarr.create_array("a.zarr", data=values, dimension_names=("sample", "channel", "time"))
+        fit("a.zarr")
+        zarr.create_array("one.zarr", data=values[3], dimension_names=("channel", "time"))
+        found = check("one.zarr", 0, "--layout", "CT")
+        assert told(found, "dimensions", "fits") == "channel, time"
+        zarr.create_array("odd.zarr", data=values[3], dimension_names=("channel", "lat"))
+        found = check("odd.zarr", 7, "--layout", "CT")
+        assert told(found, "dimensions", "misfit") == (
+            "axis 1 is lat in the input, but was time in the fit"
+        )
+
+    def test_vectors(self, folder):
+        values = np.random.default_rng(2).normal(5, 2, (40, 6))
+        np.save("v.npy", values)
+        zarr.create_array("v.zarr", data=values, dimension_names=("sample", "channel"))
+        np.save("one.npy", values[7])
+        for name, layout in (("v.npy", ["--layout", "NC"]), ("v.zarr", [])):
+            fit(name, *layout)
+            assert verdicts(check("one.npy", 0, "--layout", "C")) == {"fits"}
+
+    def test_scale_and_bias_along_other_axes(self, images):
+        np.save("scale.npy", np.ones(8))
+        call("apply", "images.npy", "-o", "y.npy", "--layout", "NCHW", "--mode", "custom",
+             "--aggregate", "NHW", "--scale-axes", "W", "--scale", "scale.npy", "-q")  # fmt: skip
+        np.save("one.npy", images[0, :, :, :5])
+        found = check("one.npy", 7, "--layout", "CHW", stats="y.npy.stats.json")
+        assert told(found, "scale and bias", "misfit") == (
+            "The scale has shape (8,), but the scale axes W have (5,)"
+        )
+
+    def test_statistics_of_each_observation_have_no_other(self, images):
+        call("apply", "images.npy", "-o", "y.npy", "--mode", "instance", "--layout", "NCHW", "-q")
+        np.save("one.npy", images[0])
+        found = check("one.npy", 7, "--layout", "CHW", stats="y.npy.stats.json")
+        assert "layout CHW" in told(found, "axes", "misfit")
+
+
 class TestMisfits:
     def test_channels(self, images):
         np.save("rgba.npy", np.zeros((2, 4, 3, 3), np.uint8))

@@ -69,7 +69,9 @@ def test_the_contract_is_complete():
         "dtype", "opset",
     }  # fmt: skip
     assert set(_options("conventions")) == SCREEN
-    assert set(_options("check")) == SCREEN | {"estimate", "allow-external-refs", "allow-symlinks"}
+    assert set(_options("check")) == SCREEN | {
+        "layout", "estimate", "allow-external-refs", "allow-symlinks",
+    }  # fmt: skip
     assert set(_options("clean")) == SCREEN | {"dry-run"}
     assert set(_options("verify")) == SCREEN | {"workers", "memory"}
     short = {o for c in main.commands.values() for p in c.params for o in p.opts if len(o) == 2}

@@ -141,6 +141,26 @@ def test_arrays_of_parameter_files(stats):
     assert printed("extract", "p.npz", "layers.4.weight") == "1.5\n"
 
 
+def test_a_model_with_one_layer_need_not_have_it_named(stats):
+    assert call("convert", "s.json", "-o", "one.keras").code == 0
+    for name, text in (("epsilon", "0.01"), ("momentum", "0.75"), ("gamma", "1.5\n-0.5\n2.0")):
+        assert printed("extract", "one.keras", name) == f"{text}\n"
+        layer = "one.keras#batch_normalization"
+        assert printed("inspect", layer, "--property", name) == f"{text}\n"
+    np.savez("two.npz", **{"a/gamma": np.ones(2), "b/gamma": np.zeros(2), "b/beta": np.ones(2)})
+    assert call("extract", "two.npz", "gamma").code == 3
+    assert printed("extract", "two.npz", "beta") == "1.0\n1.0\n"
+
+
+def test_what_a_converted_layer_said_of_its_moving_statistics(stats):
+    assert call("convert", "s.json", "-o", "k.keras").code == 0
+    assert call("convert", "s.json", "-o", "t.safetensors", "--to", "torch").code == 0
+    for name, value, text in (("k.keras", "momentum", "0.75"), ("t.safetensors", "batches", "4")):
+        assert call("convert", name, "-o", "b.json", "--layout", "NCT", "--overwrite").code == 0
+        assert printed("extract", "b.json", value) == f"{text}\n"
+        assert printed("inspect", "b.json", "--property", value) == f"{text}\n"
+
+
 def test_nan_and_infinity_are_words_of_json(stats):
     np.savez("p.npz", a=np.array([np.nan, np.inf, -np.inf, -0.0]))
     assert printed("extract", "p.npz", "a") == "nan\ninf\n-inf\n-0.0\n"

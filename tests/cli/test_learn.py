@@ -136,6 +136,7 @@ SGD = ["--solver", "sgd"]
         # what is learned, and from where
         (2, ["x.npy", "t.npy", "--scale", "none", "--bias", "none"], ["Neither scale nor bias"]),
         (2, ["x.npy", "t.npy", "--scale", "none", "--freeze", "bias"], ["Neither scale nor bias"]),
+        (2, ["x.npy", "t.npy", "--freeze", "scale", "--freeze", "bias"], ["nothing to be learned"]),
         (2, ["x.npy", "t.npy", "--scale", "none", "--freeze", "scale"], ["exclude each other"]),
         (2, ["x.npy", "t.npy", "--freeze", "scale", "--l2-scale", "1"], ["--l2-scale", "frozen"]),
         (2, ["x.npy", "t.npy", "--bias", "none", "--bias-bounds", "0,"], ["bias is dropped"]),
