@@ -17,7 +17,7 @@ from normcli.api.preparing import (
     require_sketches,
 )
 from normcli.api.sidecars import check_sidecar
-from normcli.api.updating import require_same
+from normcli.api.updating import require_same, warn_of_repeats
 from normcli.arrays.access import ArraySource
 from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.bundles.statistics_file import (
@@ -104,6 +104,7 @@ class FitSetup:
         if earlier is not None:
             path = str(options.update)
             require_same(earlier, self.described, self.spec, self.geometry, path)
+        warn_of_repeats(None if earlier is None else earlier.source, self.described, observer)
         if self.rule is not None and self.spec.divides_by:
             raise UsageError(
                 f"Moving statistics are a mean and a variance; --method {self.spec.method} "

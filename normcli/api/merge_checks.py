@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -78,6 +78,16 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return a is b if a is None or b is None else np.array_equal(a, b)
 
 
+def input_key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what tells an input from another: its place, and a sample of its content."""
+    return tuple(entry.get(name) for name in ("path", "array", *CONTENT))
+
+
+def input_place(entry: Mapping[str, Any]) -> str:
+    """Return file and array of an input, for people."""
+    return "/".join(str(entry[name]) for name in ("path", "array") if entry.get(name))
+
+
 def refuse_overlap(whole: Sequence[Named], observer: Observer) -> None:
     """Refuse an input that would be counted twice, and tell of one that may be a copy."""
     seen: dict[Any, str] = {}
@@ -86,9 +96,9 @@ def refuse_overlap(whole: Sequence[Named], observer: Observer) -> None:
         for entry in named.statistics.source.inputs:
             if entry.get("fingerprint") is None:
                 continue  # Nothing tells what came through a pipe.
-            key = tuple(entry.get(name) for name in ("path", "array", *CONTENT))
+            key = input_key(entry)
             if key in seen:
-                place = "/".join(str(part) for part in key[:2] if part)
+                place = input_place(entry)
                 twice = (
                     f"in {named.path}"
                     if seen[key] == named.path

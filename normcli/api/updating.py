@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from normcli.api.merge_checks import input_key, input_place
 from normcli.api.options import FitOptions
 from normcli.domain.geometry import Geometry
 from normcli.domain.layout import Layout
@@ -13,6 +14,7 @@ from normcli.domain.statistics import (
     SourceDescription,
     Statistics,
 )
+from normcli.engine.events import Observer
 from normcli.errors import InputError, UsageError
 
 
@@ -60,6 +62,26 @@ def require_same(
             f"{path} is of data in {units}, but this input is in {new.units}.",
             "Convert the data to one unit.",
         )
+
+
+def warn_of_repeats(
+    earlier: SourceDescription | None, new: SourceDescription, observer: Observer
+) -> None:
+    """Tell of inputs that are counted more than once.
+
+    Nothing is refused: an epoch of moving statistics repeats its data on purpose, and weights may
+    be meant.
+    """
+    seen = {input_key(entry) for entry in (() if earlier is None else earlier.inputs)}
+    for entry in new.inputs:
+        if entry.get("fingerprint") is None:
+            continue  # Nothing tells what came through a pipe.
+        if input_key(entry) in seen:
+            observer.warn(
+                f"{input_place(entry)} is counted more than once.",
+                None if earlier is None else "It may be in the statistics of --update already.",
+            )
+        seen.add(input_key(entry))
 
 
 def extended(

@@ -75,6 +75,11 @@ def make_spec(
         )
     if group_axis is not None and mode != "group":
         raise UsageError("--group-axis needs --mode group.", "Add --mode group --groups G.")
+    if wolfram_levels and aggregate is None and scale_axes is None:
+        raise UsageError(
+            "--wolfram-levels tells how --aggregate and --scale-axes are read; neither is given.",
+            'For example: --mode custom --aggregate "2;;All" --wolfram-levels',
+        )
     everything = tuple(range(layout.ndim))
     batch, channel = layout.batch_axis, layout.channel_axis
     divided = _group_axis(layout, group_axis) if mode == "group" else None

@@ -15,6 +15,7 @@ import normcli
 from normcli.domain.part import Part
 from normcli.engine.events import Observer
 from normcli.errors import DataPolicyError, InputError, UsageError
+from tests.cli.terminal import call
 
 from .stores import STORAGES, store
 
@@ -373,12 +374,26 @@ def test_units_must_agree(tmp_path):
     merged = normcli.merge(sidecars("d", "a"), observer=told)
     assert merged.statistics.source.units == "K"
     assert any("names no units" in text for text in told.texts)
-    for call in (
+    for attempt in (
         lambda: normcli.merge(sidecars("d", "b", "c"), tmp_path / "no.json"),
         lambda: normcli.fit(names["a"], tmp_path / "no.json", update=sidecars("c")[0]),
         lambda: normcli.fit([names["a"], names["c"]], tmp_path / "no.json", layout="NC"),
     ):
         with pytest.raises(InputError, match=r"K.*degC|degC.*K"):
-            call()
+            attempt()
         assert not (tmp_path / "no.json").exists()
     assert normcli.fit(names["d"], update=sidecars("a")[0]).statistics.source.units == "K"
+
+
+def test_what_a_fit_counts_twice_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", np.arange(12.0).reshape(4, 3))
+    np.save("b.npy", np.arange(12.0).reshape(4, 3) + 1)
+    plain = call("fit", "a.npy", "b.npy", "-o", "ab.json")
+    assert "more than once" not in plain.err
+    for words in (["a.npy", "a.npy"], ["a.npy", "--update", "ab.json"]):
+        ended = call("fit", *words, "-o", "twice.json", "--overwrite")
+        assert ended.code == 0
+        told = " ".join(ended.err.split())
+        assert f"warning: {tmp_path / 'a.npy'} is counted more than once." in told
+    assert call("extract", "twice.json", "count").text.split() == ["12"] * 3

@@ -199,6 +199,7 @@ ROWS = [
     # What was fitted is not changed.
     ("apply x.npy --stats stats.json --mode layer", 2, "contradicts"),
     ("apply x.npy --stats stats.json --ddof 1", 2, "contradicts"),
+    ("fit x.npy --wolfram-levels", 2, "neither is given"),
     ("fit gone*.npy", 3, "Patterns are left to the shell"),
     ("fit gone.npy", 3, "Hint: Check the name."),
     ("apply x.npy --stats stats.json --group-axis 1", 2, "whose groups divide none"),

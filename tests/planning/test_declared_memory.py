@@ -94,6 +94,9 @@ BLOCKS = {
 @pytest.mark.parametrize("part", BLOCKS)
 @pytest.mark.parametrize("filters", FILTERS)
 def test_reading_hdf5_takes_no_more_than_declared(tmp_path, filters, part):
+    if filters == "bitshuffle":
+        # Without the package, HDF5's own plugin reads these, and no chunk is decoded around it.
+        pytest.importorskip("bitshuffle")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("a", data=values(), chunks=CHUNK, **options(filters))
     source = open_source(str(tmp_path / "x.h5"))
