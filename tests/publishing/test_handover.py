@@ -20,12 +20,12 @@ def layout(folder: Path, earlier: bool) -> Handover:
     work = folder / "work"
     work.mkdir(parents=True)
     (work / "draft.zarr").mkdir()
-    (work / "draft.zarr" / "c").write_text("new")
+    (work / "draft.zarr" / "zarr.json").write_text("new")
     (work / "stats").write_text("new")
     (work / "manifest").write_text("new")
     if earlier:
         (folder / "y.zarr").mkdir()
-        (folder / "y.zarr" / "c").write_text("old")
+        (folder / "y.zarr" / "zarr.json").write_text("old")
         (folder / "y.stats").write_text("old")
         (folder / "y.manifest").write_text("old")
     return Handover.of(
@@ -38,7 +38,7 @@ def layout(folder: Path, earlier: bool) -> Handover:
 
 
 def seen(folder: Path) -> list[str | None]:
-    paths = (folder / "y.zarr" / "c", folder / "y.manifest", folder / "y.stats")
+    paths = (folder / "y.zarr" / "zarr.json", folder / "y.manifest", folder / "y.stats")
     return [path.read_text() if path.exists() else None for path in paths]
 
 
@@ -178,7 +178,7 @@ def test_killed_after_the_exchange_on_a_file_system_that_forgets(tmp_path, monke
         with pytest.raises(Killed):
             steps.carry_out()
     assert seen(tmp_path) == ["new", None, None]
-    assert (tmp_path / "work" / "draft.zarr" / "c").read_text() == "old"
+    assert (tmp_path / "work" / "draft.zarr" / "zarr.json").read_text() == "old"
     steps.carry_out()
     assert seen(tmp_path) == ["new"] * 3
 
