@@ -244,7 +244,7 @@ def _main() -> None:
         __import__(name)
     del sys.path[0]
     # Storage that fails is given a second to recover: too long where it fails in thousands of runs.
-    from normcli.arrays import retrying
+    from normcli import retrying
 
     retrying._WAITS = tuple(wait / 10 for wait in retrying._WAITS)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
