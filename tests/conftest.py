@@ -22,9 +22,12 @@ settings.register_profile("fixed", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
-# A shell starts what runs in its background deaf to Ctrl-C, and so would be every run under test.
+# A shell starts what runs in its background deaf to Ctrl-C, nohup deaf to the end of the terminal,
+# and so would be every run under test.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,6 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
     # Only sources that change from run to run must be compiled by each (`tests.mutations`).
     if os.environ.get("PYTHONDONTWRITEBYTECODE") != "mutants":
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One process more than cores in the fast cut, whose tests often wait for processes and clocks.
+
+    With as many as cores these are idle for an eighth of the time. Long proofs count seconds and
+    bytes, and are left alone.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return cores + 1 if cores and "not slow" in config.getoption("markexpr") else None
 
 
 @pytest.hookimpl(trylast=True)

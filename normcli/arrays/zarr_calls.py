@@ -41,8 +41,18 @@ def call(coroutine: Coroutine[Any, Any, T]) -> T:
     """
     with _under_way as calls:
         if 2 * calls <= _CORES or _inside_a_loop():
-            return sync(coroutine)
+            return sync(_without_news(coroutine))
         return _run_here(coroutine)
+
+
+def _no_news(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say nothing: the first chunk that fails is told; that others fail as well is no news."""
+
+
+async def _without_news(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine in zarr's own loop, which would print what nobody asked for to stderr."""
+    asyncio.get_running_loop().set_exception_handler(_no_news)
+    return await coroutine
 
 
 class _Inline(ThreadPoolExecutor):
@@ -64,8 +74,7 @@ class _Loop:
         self.pid = os.getpid()
         self.loop = asyncio.SelectorEventLoop(_Selector())
         self.loop.set_default_executor(_Inline(1))
-        # The first chunk that fails is told; that others fail as well (a full disk) is no news.
-        self.loop.set_exception_handler(lambda loop, context: None)
+        self.loop.set_exception_handler(_no_news)
         weakref.finalize(self, self.loop.close)
 
 

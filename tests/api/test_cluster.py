@@ -296,7 +296,7 @@ class WebServer(socketserver.BaseRequestHandler):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_another_kind_of_server_is_no_scheduler(tmp_path):
     """dask takes the first bytes of what it answers for a length, and asks for exabytes."""
-    name = store(tmp_path, "x.npy", X, CHUNKS)
+    name = store(tmp_path, "x", X)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), WebServer) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -22,9 +22,9 @@ ERRORS = {
     "EFBIG": "write,ftruncate,fallocate",
 }
 
-# A quota, or the largest size of a file, ends where a full disk does, by another number: every
-# fourth operation shows that.
-STRIDES = {"EDQUOT": 4, "EFBIG": 4}
+# Every operation fails by EIO. A full disk ends in the same places by another number, which every
+# second of them shows, and a quota or the largest size of a file likewise.
+STRIDES = {"ENOSPC": 2, "EDQUOT": 8, "EFBIG": 8}
 
 
 def failing(

@@ -15,7 +15,7 @@ from tests.hostile.mutations import CHECKED, FORMATS, Seed
 _DOCUMENTS = ("zarr.json", ".zarray", ".zattrs")
 _FEW = 20
 # Together, of all storages of a format.
-_MANY = 4010
+_MANY = 3010
 _SECONDS = 30
 
 MAKERS = [make for makers in FORMATS.values() for make in makers]
