@@ -42,17 +42,6 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """One process more than cores in the fast cut, whose tests often wait for processes and clocks.
-
-    With as many as cores these are idle for an eighth of the time. Long proofs count seconds and
-    bytes, and are left alone.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return cores + 1 if cores and "not slow" in config.getoption("markexpr") else None
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """Take thousands of tests and the libraries, which live to the end, out of each collection.

@@ -276,7 +276,7 @@ class TestThisThread:
         source.read(whole(SHAPE))
 
         def refuse(coroutine):
-            coroutine.close()
+            asyncio.run(coroutine)
             raise AssertionError("handed to another thread")
 
         monkeypatch.setattr(zarr_calls, "sync", refuse)
