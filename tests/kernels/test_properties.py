@@ -37,7 +37,7 @@ def problems(draw, magnitudes=True):
         # Magnitudes from one end of the type to the other, its subnormal numbers included.
         limits = np.finfo(dtype)
         low, high = limits.minexp - limits.nmant - 2, limits.maxexp - 1
-        values = np.ldexp(values, random.integers(low, high, shape) - 7)
+        values = np.ldexp(values, random.integers(low, high, shape) - 14)
     if draw(st.booleans()):
         values[random.random(shape) < 0.2] = np.nan
     order = draw(st.permutations(list(axes)))
