@@ -30,6 +30,7 @@ from normcli.api.preparing import (
 )
 from normcli.api.sidecars import check_sidecar, default_sidecar, refuse_shared
 from normcli.arrays.access import ArraySink, ArraySource
+from normcli.arrays.decoding import is_slow_to_decode
 from normcli.arrays.manifest import manifest_path
 from normcli.arrays.opening import make_sink, output_info
 from normcli.arrays.paths import parse_path
@@ -246,7 +247,7 @@ class ApplySetup:
             per_dataset=self.spec.per_dataset,
             affine_bytes=self.applied.nbytes,
             method=method_cost(self.spec, self.geometry, merged=False),
-            may_keep=may_keep,
+            may_keep=may_keep and is_slow_to_decode(info),
         )
         require_sketches(self.spec, self.geometry, plan.passes[0], merged=False)
         return plan

@@ -83,6 +83,13 @@ def test_what_is_not_chunked_is_read_twice(inputs, tmp_path):
     assert report.bytes_read == 2 * X.nbytes
 
 
+@pytest.mark.parametrize("codec", [None, zarr.codecs.BloscCodec(cname="lz4")])
+def test_what_decodes_faster_than_memory_grows_is_read_twice(tmp_path, codec):
+    zarr.create_array(tmp_path / "x.zarr", data=X, chunks=CHUNKS, compressors=codec)
+    report = normcli.apply(tmp_path / "x.zarr", tmp_path / "y.zarr", layout="NCHW", memory=AMPLE)
+    assert report.bytes_read == 2 * X.nbytes
+
+
 def test_the_dry_run_counts_what_is_kept(inputs, tmp_path):
     plans = {
         memory: apply_array(
