@@ -19,6 +19,7 @@ from normcli.arrays.handles import PerProcess
 from normcli.arrays.missing import Part, counted, refuse_huge_chunk
 from normcli.arrays.rules import STRICT, InputRules
 from normcli.arrays.zarr_calls import call
+from normcli.arrays.zarr_chunk_files import ChunkFiles
 from normcli.arrays.zarr_codecs import OversizedChunkError
 from normcli.arrays.zarr_describe import (
     describe,
@@ -82,9 +83,12 @@ class ZarrSource:
         self._handle = PerProcess(partial(_Reader, self._path, inner, rules), _forget)
 
     def read(self, block: Block, buffer: BlockBuffer | None = None) -> np.ndarray:
-        """Return the elements of `block`, in the array that zarr makes."""
+        """Return the elements of `block`, in `buffer` where it consists of whole chunks."""
         reader = self._handle.get()
         try:
+            whole = reader.read_whole(block, buffer)
+            if whole is not None:
+                return whole
             values = retried(lambda: np.asarray(reader.read(block)), self.name)
         except NormcliError:
             raise
@@ -160,11 +164,23 @@ class _Reader:
         name = f"{path}/{inner}" if inner else str(path)
         array, document = open_checked(path, inner, name, rules)
         self.array = array
+        self._files = ChunkFiles.of(path / inner, document, array)
         self._frames = BoundedFrames.of(path / inner, document, np.dtype(array.dtype).itemsize)
         self._own = array.async_array
         self._fast = None if self._frames is None else zarrs_reader(array, path)
         stored_plainly = not (array.compressors or array.filters or array.shards)
         self._cells = array.chunks if stored_plainly else None
+
+    def read_whole(self, block: Block, buffer: BlockBuffer | None) -> np.ndarray | None:
+        """Return the elements of a block of whole, sound chunks; None where it is not that."""
+        files = self._files
+        if files is None or not files.has_whole(block):
+            return None
+        # What fails here is tried again, and told of, where zarr reads it.
+        with contextlib.suppress(Exception):
+            values = files.read(block, buffer)
+            return values.astype(values.dtype.newbyteorder("="), copy=False)
+        return None
 
     def read(self, block: Block) -> Any:
         """Return the elements of a block."""

@@ -49,14 +49,35 @@ class BoundedCodec:
         The codec.
     limit : int
         Bytes that it may give at most.
-    exact : bool
-        Whether it has to give just as many.
     """
 
-    def __init__(self, codec: Any, limit: int, exact: bool) -> None:
+    def __init__(self, codec: Any, limit: int) -> None:
         self._codec = codec
         self._limit = limit
-        self._exact = exact
+
+    @staticmethod
+    def knows_room(kind: str) -> bool:
+        """Whether codecs of this kind can `fill`."""
+        return kind in _BOUNDED
+
+    def fill(self, stored: memoryview, room: memoryview) -> None:
+        """Decode a stored chunk into memory that it fills.
+
+        Raises
+        ------
+        OversizedChunkError, ValueError, RuntimeError
+            When it gives more or less than that, or is damaged.
+        """
+        told = self._told(stored)
+        if told is None:
+            decoded = byte_view(np.asarray(self.decode(stored)))
+            if len(decoded) != len(room):
+                raise ValueError(f"decodes to {len(decoded)} bytes instead of {len(room)}")
+            room[:] = decoded
+        elif told != len(room):
+            raise ValueError(f"decodes to {told} bytes instead of {len(room)}")
+        else:
+            self._codec.decode(stored, room)
 
     def decode(self, stored: Any, out: Any = None) -> Any:
         """Return what a stored chunk decodes to.
@@ -78,17 +99,28 @@ class BoundedCodec:
             config = self._codec.get_config()
             arguments = {"format": config["format"], "filters": config["filters"]}
             return self._inflated(data, lambda: lzma.LZMADecompressor(**arguments), lzma.LZMAError)
+        told = self._told(data)
+        if told is None and kind == "zstd":
+            return self._zstd_of_unknown_size(data)
+        if told is not None:
+            self._require(told)
+        return self._codec.decode(data)
+
+    def _told(self, data: memoryview) -> int | None:
+        """Return the bytes that a chunk says it decodes to; None where it does not say."""
+        kind = self._codec.codec_id
         if kind == "zstd":
-            return self._zstd(data)
+            sizes = zstd_sizes(lambda at, count: bytes(data[at : at + count]), len(data))
+            return None if sizes is None else sizes[0]
         if kind == "blosc":
             if len(data) < 16 or int.from_bytes(data[12:16], "little") != len(data):
                 raise ValueError("a blosc chunk is cut")
-            self._require(int.from_bytes(data[4:8], "little"))
-        elif kind == "lz4":
+            return int.from_bytes(data[4:8], "little")
+        if kind == "lz4":
             if len(data) < 4:
                 raise ValueError("an lz4 chunk is cut")
-            self._require(int.from_bytes(data[:4], "little"))
-        return self._codec.decode(data)
+            return int.from_bytes(data[:4], "little")
+        return None
 
     def _require(self, size: int) -> None:
         if size > self._limit:
@@ -96,12 +128,8 @@ class BoundedCodec:
                 f"inflates to {size} bytes, more than the {self._limit} of a chunk"
             )
 
-    def _zstd(self, data: memoryview) -> Any:
-        sizes = zstd_sizes(lambda at, count: bytes(data[at : at + count]), len(data))
-        if sizes is not None and sizes[0] is not None:
-            self._require(sizes[0])
-            return self._codec.decode(data)
-        # Of unknown size: decoded into the room of one chunk, and no further.
+    def _zstd_of_unknown_size(self, data: memoryview) -> Any:
+        # Decoded into the room of one chunk, and no further.
         room = np.empty(self._limit, np.uint8)
         try:
             return self._codec.decode(data, room)
@@ -174,7 +202,7 @@ class BoundedBytesCodec(BytesBytesCodec):
         itemsize = dtype.itemsize if isinstance(dtype, np.dtype) else dtype.item_size
         nbytes = prod(chunk_spec.shape) * itemsize
         limit = nbytes if self.first else nbytes + nbytes // 64 + _SLACK
-        data = BoundedCodec(self.codec, limit, self.first).decode(chunk_bytes.as_array_like())
+        data = BoundedCodec(self.codec, limit).decode(chunk_bytes.as_array_like())
         return chunk_spec.prototype.buffer.from_array_like(np.frombuffer(data, np.uint8))
 
     async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
@@ -206,7 +234,7 @@ def _bounded_v2(metadata: Any) -> V2Codec:
         nbytes = prod(metadata.chunks) * itemsize
         exact = not metadata.filters
         limit = nbytes if exact else _FILTER_GROWTH * nbytes + _SLACK
-        compressor = BoundedCodec(compressor, limit, exact)
+        compressor = BoundedCodec(compressor, limit)
     return V2Codec(filters=metadata.filters, compressor=compressor)
 
 

@@ -20,7 +20,7 @@ from normcli.arrays.checksums import PartChecksum
 from normcli.arrays.raw_writer import write_checked
 from normcli.arrays.runs import byte_view
 from normcli.arrays.zarr_calls import call
-from normcli.arrays.zarr_encode import ChunkEncoder
+from normcli.arrays.zarr_chunk_form import ChunkForm
 from normcli.arrays.zarr_layout import CONFIG
 from normcli.domain.grid import Block, Grid
 
@@ -92,7 +92,7 @@ class BlockWriter:
         self._fill = array.fill_value
         self._metadata: Any = array.metadata
         self._append = _ends_with_checksum(array)
-        self._encoder = None if array.shards else ChunkEncoder.of(array)
+        self._form = ChunkForm.of(array)
         if self._append:
             settings: dict[str, Any] = self._metadata.to_dict()
             settings["codecs"] = settings["codecs"][:-1]
@@ -101,7 +101,7 @@ class BlockWriter:
     def write(self, block: Block, values: np.ndarray) -> list[StoredPart]:
         """Write a block of whole chunks; each write keeps record of its own parts."""
         folder = _Folder(self._root, self._append)
-        if self._encoder is None:
+        if self._form is None:
             place = StorePath(_RecordingStore(folder), self._path)
             array: Any = zarr.AsyncArray(self._metadata, place, CONFIG)
             call(array.setitem(block.slices, values))
@@ -113,7 +113,7 @@ class BlockWriter:
                 index = (a + b // n for a, b, n in zip(first, one.start, self._chunks, strict=True))
                 key = self._metadata.encode_chunk_key(tuple(index))
                 chunk = self._whole(values[one.slices])
-                folder.put(f"{self._path}/{key}".lstrip("/"), self._encoder.encode(chunk))
+                folder.put(f"{self._path}/{key}".lstrip("/"), self._form.encode(chunk))
         return folder.parts
 
     def _whole(self, values: np.ndarray) -> np.ndarray:

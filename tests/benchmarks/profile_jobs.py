@@ -51,9 +51,13 @@ MARKS = (
     ("zarr/codecs/blosc.py", "_decode_sync", "", "decoding"),
     ("zarr/codecs/blosc.py", "_encode_sync", "", "encoding"),
     ("zarrs/pipeline.py", "", "", "reading and decoding in zarrs"),
+    ("zarr_chunk_form.py", "decode", "", "decoding"),
+    ("zarr_chunk_form.py", "encode", "", "encoding"),
+    ("zarr_codecs.py", "", "", "decoding"),
     ("hdf5_chunks.py", "_decode", "", "decoding"),
     ("hdf5_encode.py", "encode", "", "encoding"),
     ("hdf5_assembly.py", "", "write_direct_chunk", "writing"),
+    ("/engine/measuring.py", "", "", "measuring and transforming"),
     ("/engine/tasks.py", "", "compute.", "measuring and transforming"),
 )
 

@@ -496,6 +496,27 @@ GUARDS = (
         "if False:",
         refused(ZARR, "chunk cut, blosc"),
     ),
+    _condition(
+        "a chunk is decoded that has another checksum",
+        "arrays/zarr_chunk_form.py",
+        'crc32c(stored).to_bytes(_SUM, "little") != tail',
+        *refused(ZARR, "bit under crc32c"),
+    ),
+    Guard(
+        "a chunk that gives less than its size leaves what was in memory",
+        "arrays/zarr_codecs.py",
+        "        elif told != len(room):",
+        "        elif False:",
+        ("arrays/test_zarr_chunk_form.py::test_a_chunk_of_another_size_is_not_sound",),
+    ),
+    Guard(
+        "a plain chunk of another size is taken",
+        "arrays/zarr_chunk_form.py",
+        "        elif len(stored) == len(target):\n            target[:] = stored",
+        "        elif True:\n            n = min(len(stored), len(target))\n"
+        "            target[:n] = stored[:n]",
+        refused(ZARR, "chunk short", "chunk long"),
+    ),
     Guard(
         "zarrs inflates frames whose bounds nobody knows",
         "arrays/zarr.py",
