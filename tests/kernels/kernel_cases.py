@@ -223,9 +223,7 @@ def exact_moments(values, whole, start):
         result.nonfinite[group] = len(numbers) - len(finite)
         if finite:
             n = len(finite)
-            # The denominator of a float is a power of two; the largest is one for all.
-            unit = 0 if integers else max(x.as_integer_ratio()[1] for x in finite).bit_length() - 1
-            scaled = finite if integers else [multiple(x, unit) for x in finite]
+            unit, scaled = (0, finite) if integers else multiples(finite)
             total = sum(scaled)
             result.count[group] = n
             result.mean[group] = rounded(Fraction(total, n << unit))
@@ -237,10 +235,12 @@ def exact_moments(values, whole, start):
     return Moments(*(getattr(result, f).reshape(extents) for f in result.__dataclass_fields__))
 
 
-def multiple(x, unit):
-    """Return a float in units of ``2**-unit``, of which it is a multiple."""
-    numerator, denominator = x.as_integer_ratio()
-    return numerator << unit - denominator.bit_length() + 1
+def multiples(numbers):
+    """Return the unit of all floats, the exponent of ``2**-unit``, and each in it: an integer."""
+    ratios = [x.as_integer_ratio() for x in numbers]
+    # Denominators are powers of two; the largest is one for all.
+    unit = max(denominator for _, denominator in ratios).bit_length() - 1
+    return unit, [n << unit - d.bit_length() + 1 for n, d in ratios]
 
 
 def rounded(number):
