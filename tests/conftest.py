@@ -61,7 +61,7 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
-    # Compiling a kernel makes objects by the million: 8.4 s as by default, 7.6 s without collections.
+    # Compiling a kernel makes objects by the million: 8.4 s by default, 7.6 s with no collections.
     gc.set_threshold(10_000)
 
 
