@@ -61,8 +61,6 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
-    # Compiling a kernel makes objects by the million: 8.4 s by default, 7.6 s with no collections.
-    gc.set_threshold(10_000)
 
 
 @pytest.hookimpl(optionalhook=True)

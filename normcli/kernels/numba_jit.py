@@ -54,9 +54,6 @@ def jit(
             # The caller holds every array and nothing is made here. A call counted references to
             # each array of its arguments, one atomic operation after the other: 0.2 us for a group.
             "_nrt": False,
-            # No C code calls these. Without what it would call, a function of float32 compiles in
-            # 7.6 s, with it in 8.4.
-            "no_cfunc_wrapper": True,
         }
         if inline:
             options["forceinline"] = True
