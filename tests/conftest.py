@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -40,6 +41,16 @@ def pytest_configure(config: pytest.Config) -> None:
     # Only sources that change from run to run must be compiled by each (`tests.mutations`).
     if os.environ.get("PYTHONDONTWRITEBYTECODE") != "mutants":
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Look through nothing while it only grows."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

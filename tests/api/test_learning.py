@@ -403,8 +403,19 @@ def test_a_dry_run_writes_nothing_and_agrees_with_the_run(tmp_path):
     assert real.plan.passes == dry.plan.passes
 
 
-@pytest.mark.parametrize("storage", ["npy", "npy-fortran", "zarr3", "h5-chunked"])
-@pytest.mark.parametrize("kind", ["batch", "instance"])
+@pytest.mark.parametrize(
+    ("kind", "storage"),
+    [
+        ("batch", "npy"),
+        ("instance", "npy-fortran"),
+        ("batch", "zarr3"),
+        ("instance", "h5-chunked"),
+        pytest.param("instance", "npy", marks=pytest.mark.slow),
+        pytest.param("batch", "npy-fortran", marks=pytest.mark.slow),
+        pytest.param("instance", "zarr3", marks=pytest.mark.slow),
+        pytest.param("batch", "h5-chunked", marks=pytest.mark.slow),
+    ],
+)
 def test_memory_stays_within_the_plan(tmp_path, storage, kind):
     shape = (60, 3, 150, 200)
     x = np.random.default_rng(0).normal(size=shape).astype("f4")

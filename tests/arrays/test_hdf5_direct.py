@@ -20,6 +20,7 @@ from normcli.arrays.opening import make_sink, open_source
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block, Grid
 from normcli.errors import InputError, OutputError, SafetyError
+from tests.examples import pairs
 
 from .samples import whole
 
@@ -78,8 +79,7 @@ def library(request, monkeypatch):
 
 class TestReading:
     @pytest.mark.parametrize("libver", [None, "latest"])
-    @pytest.mark.parametrize("dtype", TYPES)
-    @pytest.mark.parametrize("filters", FILTERS)
+    @pytest.mark.parametrize(("filters", "dtype"), pairs(FILTERS, TYPES))
     def test_every_filter_and_type(self, tmp_path, filters, dtype, libver):
         values = sample(dtype)
         # Edge chunks that are only shuffled have the size of raw ones. Bytes say nothing of their
@@ -344,8 +344,7 @@ class TestMalformed:
 
 class TestWriting:
     @pytest.mark.usefixtures("library")
-    @pytest.mark.parametrize("dtype", TYPES)
-    @pytest.mark.parametrize("filters", FILTERS)
+    @pytest.mark.parametrize(("filters", "dtype"), pairs(FILTERS, TYPES))
     def test_h5py_reads_it(self, tmp_path, filters, dtype):
         values = sample(dtype)
         self.write(tmp_path, values, FILTERS[filters])

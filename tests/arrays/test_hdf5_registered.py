@@ -15,7 +15,7 @@ import pytest
 from normcli.arrays.opening import open_source
 from normcli.domain.grid import Block, Grid
 from normcli.errors import InputError
-from tests.examples import examples
+from tests.examples import examples, pairs
 
 from .samples import whole
 from .test_hdf5_direct import (
@@ -69,8 +69,7 @@ def compressible(dtype, shape=SHAPE):
 
 
 class TestReading:
-    @pytest.mark.parametrize("dtype", TYPES)
-    @pytest.mark.parametrize("filters", FILTERS)
+    @pytest.mark.parametrize(("filters", "dtype"), pairs(FILTERS, TYPES))
     def test_every_filter_and_type(self, tmp_path, filters, dtype):
         values = compressible(dtype)
         source = open_source(make(tmp_path, values, filters))

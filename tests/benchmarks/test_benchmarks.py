@@ -41,6 +41,7 @@ def test_what_safety_costs(tmp_path, figures):
             assert row.ratio > 0.5, row
 
 
+@pytest.mark.slow
 def test_the_profile_knows_what_the_jobs_do(tmp_path):
     """Each job is seen doing what it must do; a renamed function would go unseen."""
     (tmp_path / "out").mkdir()

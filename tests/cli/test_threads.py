@@ -16,6 +16,7 @@ from normcli.kernels.select import SMALL
 # Of the CPU time of the busiest thread: less is a thread of a library that starts, waits and ends
 # (up to an eighth on a machine with other work); one that shares the work takes its part of it.
 SHARE = 1 / 3
+SIXTEEN = {"OMP_NUM_THREADS": "16", "NUMBA_NUM_THREADS": "16"}
 
 
 def cpu_of_threads(process):
@@ -35,8 +36,15 @@ def cpu_of_threads(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("told", [{}, {"OMP_NUM_THREADS": "16", "NUMBA_NUM_THREADS": "16"}])
+@pytest.mark.parametrize(
+    ("workers", "told"),
+    [
+        (1, {}),
+        (2, SIXTEEN),
+        pytest.param(2, {}, marks=pytest.mark.slow),
+        pytest.param(1, SIXTEEN, marks=pytest.mark.slow),
+    ],
+)
 def test_the_threads_of_libraries_do_not_multiply_with_the_workers(tmp_path, workers, told):
     # Large enough for the compiled kernels; the file is a hole but for its first block.
     shape = (SMALL // (64 * 1024 * 4) + 1, 64, 1024)

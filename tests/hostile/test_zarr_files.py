@@ -355,8 +355,17 @@ def test_refused(tmp_path, monkeypatch, name):
 GIB = 1 << 30
 
 
-@pytest.mark.parametrize("sharded", [False, True])
-@pytest.mark.parametrize("told", [None, 240, GIB])
+@pytest.mark.parametrize(
+    ("told", "sharded"),
+    [
+        (None, False),
+        (240, True),
+        (GIB, False),
+        pytest.param(None, True, marks=pytest.mark.slow),
+        pytest.param(240, False, marks=pytest.mark.slow),
+        pytest.param(GIB, True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_bomb_of_a_gibibyte_takes_no_memory(tmp_path, sharded, told):
     data = zstd_of_unknown_size(GIB, told)
     name = sharded_bomb(data)(tmp_path) if sharded else bomb(ZSTD, data)(tmp_path)
