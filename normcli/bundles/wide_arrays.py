@@ -48,6 +48,10 @@ def with_rests(moments: Moments, arrays: Mapping[str, np.ndarray], path: str) ->
         # What is close to subnormal is the same to as many bits as there are.
         near = np.abs(plain - moments.m2) <= _ROUNDING * moments.m2 + 1e-300
         same = (plain == moments.m2) | near
+        # Popoviciu: no variance exceeds a quarter of the squared spread.
+        spread = np.ldexp(moments.maximum, -exponent) - np.ldexp(moments.minimum, -exponent)
+        most = moments.count * spread * spread / 4 * (1 + _ROUNDING)
+        same &= (exponent == 0) | (scaled <= most)
     _require(np.isfinite(scaled) & (scaled >= 0) & same, "m2_scaled", path)
     held = {name: getattr(moments, name) for name in Moments.names()}
     return WideMoments(**held, **values)
