@@ -1,0 +1,42 @@
+"""What is said of a name that is none, and how a command is recorded."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import normcli
+from normcli.api.preparing import provenance
+from tests.cli.terminal import call
+
+
+@pytest.mark.parametrize("name", ["measured", "no/such/folder/measured"])
+def test_an_input_that_does_not_exist(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    ended = call("fit", name, "-o", "s.json")
+    assert (ended.code, f"There is no {name}" in ended.err) == (3, True)
+    assert "suffix that tells" not in ended.err
+    # What is there, without a suffix, is told what it lacks.
+    (tmp_path / "measured").write_bytes(b"1,2")
+    assert "no suffix" in call("fit", "measured", "-o", "s.json").err
+
+
+def test_the_recorded_command_can_be_given_again(tmp_path):
+    arguments = ["fit", "my array.npy", "-o", "it's $HOME.json", "--layout", "NC"]
+    np.save(tmp_path / arguments[1], np.arange(6.0).reshape(3, 2))
+    subprocess.run([sys.executable, "-m", "normcli", *arguments], cwd=tmp_path, check=True)
+    told = normcli.read_statistics(tmp_path / arguments[3]).statistics.provenance["command"]
+    assert shlex.split(told) == ["normcli", *arguments]
+
+
+def test_the_recorded_command_holds_no_secrets(monkeypatch):
+    address = "s3://key:secret@bucket/x y.zarr?token=abc"
+    monkeypatch.setattr(sys, "argv", ["normcli", "fit", address])
+    told = provenance()["command"]
+    assert "secret" not in told
+    assert "token" not in told
+    assert shlex.split(told)[:2] == ["normcli", "fit"]
