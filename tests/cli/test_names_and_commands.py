@@ -34,7 +34,7 @@ def test_the_recorded_command_can_be_given_again(tmp_path):
 
 
 def test_the_recorded_command_holds_no_secrets(monkeypatch):
-    address = "s3://key:secret@bucket/x y.zarr?token=abc"
+    address = "s3://key:secret@bucket/x.zarr?token=abc"
     monkeypatch.setattr(sys, "argv", ["normcli", "fit", address])
     told = provenance()["command"]
     assert "secret" not in told
