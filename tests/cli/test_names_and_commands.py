@@ -40,3 +40,15 @@ def test_the_recorded_command_holds_no_secrets(monkeypatch):
     assert "secret" not in told
     assert "token" not in told
     assert shlex.split(told)[:2] == ["normcli", "fit"]
+
+
+def test_no_type_is_offered_that_no_output_holds(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(6.0).reshape(3, 2))
+    name, options = str(tmp_path / "x.npy"), ("--layout", "NC", "--dtype")
+    offered = call("apply", name, "-o", str(tmp_path / "y.npy"), *options, "nonsense").err
+    assert "float16, float32" in offered
+    assert "bfloat16" not in offered
+    for dtype in ("float16", "float32", "float64"):
+        for suffix in ("npy", "npz", "h5", "zarr"):
+            output = str(tmp_path / f"{dtype}.{suffix}")
+            assert call("apply", name, "-o", output, *options, dtype).code == 0
