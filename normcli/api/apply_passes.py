@@ -24,10 +24,12 @@ from normcli.arrays.access import ArraySource, StoredPart
 from normcli.arrays.kept import KeepingSource, KeptBlocks, KeptSource
 from normcli.arrays.manifest import Manifest, draft_manifest, manifest_path
 from normcli.bundles.statistics_file import draft_statistics
+from normcli.domain.moment_kinds import keeps_rests
 from normcli.domain.moments import Moments
 from normcli.domain.normalizers import fitted_normalizer
 from normcli.domain.statistics import Statistics
 from normcli.domain.usability import require_resolved, require_usable
+from normcli.domain.wide_moments import plain
 from normcli.engine.collectors import Collector, HeldMoments
 from normcli.engine.done import Done
 from normcli.engine.report import Report, Tally, tally
@@ -114,7 +116,9 @@ class ApplyPasses:
             return written, counts
         if self._stored is not None:
             return self._passes_by_block(self._stored)
-        held = HeldMoments(setup.geometry.statistics_shape, setup.spec.method)
+        held = HeldMoments(
+            setup.geometry.statistics_shape, setup.spec.method, setup.described.dtype
+        )
         if self.runner.plan.fused:
             written = self._apply(None, held)
             statistics = self._statistics(held.moments)
@@ -162,7 +166,8 @@ class ApplyPasses:
         warn_of(counts, setup.spec, setup.observer)
         stored.seal(setup.described, provenance())
         if not self.runner.plan.fused:
-            arrays = stored_arrays(str(stored.sink.draft.path), setup.spec.method)
+            rests = keeps_rests(setup.spec.method, setup.described.dtype)
+            arrays = stored_arrays(str(stored.sink.draft.path), setup.spec.method, rests)
             tables = StoredTables(arrays, setup.spec, setup.described.dtype)
             written = self._apply(tables, None)
         return written, counts
@@ -174,7 +179,10 @@ class ApplyPasses:
             return StoredTables(known.stored, setup.spec, statistics.source.dtype)
         estimate = setup.options.estimate
         if statistics.moments is not None:
-            require_resolved(statistics.moments, setup.described.dtype, setup.source.name)
+            # What the rounding of a moving mean took away is not known.
+            moving = statistics.moving is not None and estimate != "pooled"
+            moments = plain(statistics.moments) if moving else statistics.moments
+            require_resolved(moments, setup.described.dtype, setup.source.name, setup.spec)
         return HeldTables(fitted_normalizer(statistics, setup.spec, estimate))
 
     def _measure(self, collector: Collector) -> None:

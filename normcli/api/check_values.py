@@ -14,10 +14,12 @@ from normcli.arrays.access import ArraySource
 from normcli.domain.constancy import constant_groups
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
+from normcli.domain.moment_kinds import moments_from
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import Statistics
 from normcli.domain.usability import require_resolved
+from normcli.domain.wide_moments import plain
 from normcli.engine.report import NAMED_GROUPS, damped_groups, group_names
 from normcli.errors import DataPolicyError
 
@@ -110,7 +112,8 @@ def compare_values(
     findings += _spread(parts, odd)
     findings += _nonfinite(parts, spec, odd)
     findings += _epsilon(parts, known.statistics)
-    findings += _resolution(parts, source)
+    moving = known.statistics.moving is not None and estimate != "pooled"
+    findings += _resolution(parts, source, spec, moving)
     return findings, looked_at
 
 
@@ -122,7 +125,9 @@ def _held(statistics: Statistics, estimate: str | None, geometry: Geometry) -> _
 def _stored(known: Known, index: tuple[slice, ...]) -> _Seen:
     assert known.stored is not None
     block = Block(0, tuple(s.start for s in index), tuple(s.stop for s in index))
-    moments = Moments(*(known.stored[name].read(block) for name in Moments.names()))
+    names = [name for name in (*Moments.names(), "mean_rest") if name in known.stored]
+    held = {name: known.stored[name].read(block) for name in names}
+    moments = moments_from(known.statistics.spec, held) if "mean_rest" in held else Moments(**held)
     pooled = replace(known.statistics, moments=moments).pooled()
     return _seen(moments, *pooled, block.start)
 
@@ -266,11 +271,14 @@ def _epsilon(parts: list[_Seen], statistics: Statistics) -> Iterator[Finding]:
         yield misfit("epsilon", f"{told}; nobody chose it, so that apply refuses: --epsilon 0")
 
 
-def _resolution(parts: list[_Seen], source: ArraySource) -> Iterator[Finding]:
+def _resolution(
+    parts: list[_Seen], source: ArraySource, spec: NormSpec, moving: bool
+) -> Iterator[Finding]:
     try:
         for part in parts:
             if part.fit is not None:
-                require_resolved(part.fit, source.info.dtype, source.name)
+                fit = plain(part.fit) if moving else part.fit
+                require_resolved(fit, source.info.dtype, source.name, spec)
     except DataPolicyError as error:
         yield misfit("range", error.message.rstrip("."))
 

@@ -19,9 +19,9 @@ from normcli.bundles.statistics_attributes import (
     StatisticsAttributes,
     attributes_from_attrs,
 )
-from normcli.bundles.statistics_file import ARRAY_NAMES, METHOD_NAMES
+from normcli.bundles.statistics_file import ARRAY_NAMES, METHOD_NAMES, statistics_from_bundle
 from normcli.domain.dtypes import is_bfloat16
-from normcli.errors import InputError, UsageError
+from normcli.errors import DataPolicyError, InputError, UsageError
 
 TEXT_SUFFIX = ".txt"
 
@@ -56,6 +56,8 @@ _SYNONYMS = {"moving_var": "moving_variance", "var": "variance", "axes": "aggreg
 
 # Values that a group has only where it holds finite elements.
 _OF_ELEMENTS = ("mean", "variance", "minimum", "maximum")
+# What says how they are to be taken.
+_BESIDE = ("count", "nonfinite", "m2_exponent")
 
 
 def extract_value(path: str, name: str) -> Any:
@@ -87,7 +89,7 @@ def extract_value(path: str, name: str) -> Any:
 
     def choose(names: tuple[str, ...]) -> list[str]:
         there.extend(names)
-        asked = (name, wanted, *(("count", "nonfinite") if wanted in _OF_ELEMENTS else ()))
+        asked = (name, wanted, *(_BESIDE if wanted in (*_OF_ELEMENTS, "m2") else ()))
         held = [own for own in dict.fromkeys(asked) if own in names]
         if not held:
             # Of a model with one layer, the layer need not be named.
@@ -107,6 +109,9 @@ def extract_value(path: str, name: str) -> Any:
         raise InputError(f"{path} holds no {name!r}.", f"It holds {listed(there, close_to=name)}.")
     if wanted in bundle.arrays:
         values = bundle.arrays[wanted]
+        if "m2_exponent" in bundle.arrays and wanted in ("variance", "m2"):
+            values = _beyond(values, key, bundle, path)
+            return _known(values, bundle)
         if wanted in _OF_ELEMENTS:
             values = _known(values, bundle)
         return np.sqrt(values) if key == "std" else values
@@ -197,6 +202,27 @@ def _known(values: np.ndarray, bundle: Bundle) -> np.ndarray:
     if isinstance(spec, Mapping) and spec.get("nonfinite") == "propagate":
         unknown = unknown | (nonfinite > 0)
     return np.where(unknown, np.nan, values)
+
+
+def _beyond(values: np.ndarray, key: str, bundle: Bundle, path: str) -> np.ndarray:
+    """Return the standard deviation of data whose squares leave float64; refuse the squares.
+
+    Raises
+    ------
+    DataPolicyError
+        When the squares are asked for.
+    """
+    exponent = bundle.arrays["m2_exponent"]
+    lost = int(np.count_nonzero(exponent))
+    if key != "std" and lost:
+        raise DataPolicyError(
+            f"{path}: the {key} of {lost} of {values.size} groups leaves float64.",
+            f"Take the std, which fits: normcli extract {path} std; or m2_scaled and m2_exponent, "
+            "of which m2 is m2_scaled * 4**m2_exponent.",
+        )
+    moments = statistics_from_bundle(read_bundle(path), path)
+    assert moments.moments is not None
+    return moments.moments.deviation(moments.spec.ddof)
 
 
 def _number(item: Any) -> str:

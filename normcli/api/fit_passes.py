@@ -26,6 +26,7 @@ from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.part import Part
 from normcli.domain.statistics import SourceDescription, Statistics, added
 from normcli.domain.usability import require_usable
+from normcli.domain.wide_moments import plain
 from normcli.engine.collectors import HeldMoments, HeldSums, MovingFold
 from normcli.engine.measuring import Measurer
 from normcli.engine.report import Tally, tally
@@ -89,7 +90,7 @@ class FitPasses:
             runner.measure(work, job, unrounded)
             sums = unrounded.sums
         else:
-            held = HeldMoments(self.setup.geometry.statistics_shape, spec.method)
+            held = HeldMoments(self.setup.geometry.statistics_shape, spec.method, source.dtype)
             runner.measure(work, job, held)
             moments = held.moments
         if merged:
@@ -102,7 +103,8 @@ class FitPasses:
 
     def _rounded(self, runner: Runner, sums: Unrounded) -> Moments:
         compute = kernels(runner.plan.kernel)
-        return Measurer.of(self.setup.spec, self.setup.geometry, compute).finish(sums)
+        measurer = Measurer.of(self.setup.spec, self.setup.geometry, compute)
+        return measurer.finish(sums, self.setup.described.dtype)
 
     def _drafts(self, statistics: Statistics, place: RunPlace | None, stack: ExitStack) -> Drafts:
         if self.setup.output is None:
@@ -158,12 +160,15 @@ class FitPasses:
         moving: MovingStatistics | None,
         source: SourceDescription,
     ) -> tuple[Statistics, Tally]:
+        if moving is not None:
+            # Batches are folded in float64.
+            require_usable(plain(moments), self.setup.spec, source.dtype, self.setup.source.name)
         require_usable(moments, self.setup.spec, source.dtype, self.setup.source.name)
         if self.setup.earlier is not None:
             before = self.setup.earlier.moments
             assert before is not None
             sides = ((before, self.setup.earlier.exact), (moments, exact))
-            moments, exact = added(sides)
+            moments, exact = added(sides, self.setup.spec.method, source.dtype)
             source = extended(self.setup.earlier.source, source, self.setup.layout)
             require_usable(
                 moments, self.setup.spec, source.dtype, f"{self.setup.source.name} with --update"

@@ -20,6 +20,7 @@ from normcli.domain.normalizers import fitted_normalizer
 from normcli.domain.quantile_moments import QuantileMoments
 from normcli.domain.statistics import Statistics, require_whole
 from normcli.domain.transform import Normalizer, backward, forward
+from normcli.domain.wide_moments import WideMoments
 from normcli.errors import UsageError
 from normcli.kernels.select import choose, kernels
 
@@ -65,6 +66,11 @@ class FittedStatistics:
     @property
     def std(self) -> np.ndarray:
         """Square root of the variance, without epsilon."""
+        statistics = self.statistics
+        if isinstance(statistics.moments, WideMoments):
+            # It fits float64 where the variance does not.
+            unknown = np.isnan(self.variance)
+            return np.where(unknown, np.nan, statistics.moments.deviation(statistics.spec.ddof))
         return np.sqrt(self.variance)
 
     @property

@@ -20,6 +20,7 @@ from normcli.bundles.statistics_attributes import SCHEMA
 from normcli.bundles.statistics_file import statistics_from_bundle
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments
+from normcli.domain.wide_moments import WideMoments
 from normcli.errors import InputError
 
 _BUNDLES = (".json", ".safetensors", ".npz", ".h5", ".hdf5", ".zarr", *CHECKPOINTS)
@@ -163,6 +164,8 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
         )
     if statistics.exact is not None:
         facts["exact sums"] = "kept; merge and --update round once"
+    if isinstance(statistics.moments, WideMoments):
+        facts["beyond float64"] = _beyond(statistics.moments)
     if isinstance(statistics.moments, QuantileMoments):
         facts["rank error"] = _rank_error(statistics.moments)
     for name, value in statistics.provenance.items():
@@ -187,6 +190,16 @@ def _epsilon(spec: NormSpec) -> str:
     if spec.p is not None:
         return f"norms of {spec.epsilon:g} at least"
     return "none" if spec.divides_by else f"{spec.epsilon:g} ({spec.placement}), ddof {spec.ddof}"
+
+
+def _beyond(moments: WideMoments) -> str:
+    lost = int(np.count_nonzero(moments.m2_exponent))
+    if lost:
+        return (
+            f"the squares of {lost} of {moments.count.size} groups; there m2 is m2_scaled * "
+            "4**m2_exponent"
+        )
+    return "integers beyond 2**53; their mean is mean + mean_rest"
 
 
 def _rank_error(moments: QuantileMoments) -> str:

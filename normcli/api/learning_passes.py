@@ -81,7 +81,9 @@ class LearnPasses:
         if len(runner.plan.passes) == 1:
             return None, Tally(groups=setup.geometry.group_count)
         work = runner.plan.passes[0]
-        moments = HeldMoments(setup.geometry.statistics_shape, setup.spec.method)
+        moments = HeldMoments(
+            setup.geometry.statistics_shape, setup.spec.method, setup.described.dtype
+        )
         walk = Walk(work.grid, setup.geometry.kept)
         job = MeasureJob(setup.source, setup.geometry, walk, runner.plan.kernel, spec=setup.spec)
         runner.measure(work, job, moments)

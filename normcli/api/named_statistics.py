@@ -76,7 +76,8 @@ def read_mergeable(path: str) -> Statistics:
 def added_up(given: Sequence[Named]) -> Statistics:
     """Return the first with the moments of all, for the same groups."""
     first = given[0].statistics
-    moments, exact = added(moments_of(named.loaded()) for named in given)
+    sides = (moments_of(named.loaded()) for named in given)
+    moments, exact = added(sides, first.spec.method, first.source.dtype)
     if not keeps_exact(first.spec, moments.count.size):
         exact = None  # As a fit of everything would leave them.
     return replace(first, moments=moments, exact=exact)

@@ -81,10 +81,13 @@ def known_statistics(options: ApplyOptions) -> Known | None:
         header = read_statistics_header(path)
         if header is not None:
             require_whole(header, path)
-        if header is not None and _counted(path):
+        held = _names(path)
+        # A mean and a variance that were supplied have no counts.
+        if header is not None and "count" in held:
             count = open_source(f"{path}/count")
             if count.info.size > GROUPS_IN_MEMORY:
-                return Known(header, stored_arrays(path, header.spec.method))
+                rests = "mean_rest" in held
+                return Known(header, stored_arrays(path, header.spec.method, rests))
             count.close()
     statistics = read_statistics(path)
     require_whole(statistics, path)
@@ -92,8 +95,8 @@ def known_statistics(options: ApplyOptions) -> Known | None:
     return Known(statistics.alone())
 
 
-def _counted(path: str) -> bool:
-    """Whether statistics have counts: a mean and a variance that were supplied have none."""
+def _names(path: str) -> list[str]:
+    """Return the names of the arrays in a file."""
     held: list[str] = []
 
     def look(names: tuple[str, ...]) -> list[str]:
@@ -101,12 +104,23 @@ def _counted(path: str) -> bool:
         return []
 
     read_bundle(path, look)
-    return "count" in held
+    return held
 
 
-def stored_arrays(path: str, method: str) -> dict[str, ArraySource]:
-    """Return the arrays of the moments in a sidecar, to be read by block."""
-    return {name: open_source(f"{path}/{name}") for name in kind_of(method).names()}
+def stored_arrays(path: str, method: str, rests: bool) -> dict[str, ArraySource]:
+    """Return the arrays of the moments in a sidecar, to be read by block.
+
+    Parameters
+    ----------
+    path : str
+        The sidecar.
+    method : str
+        Decides which arrays these are.
+    rests : bool
+        Whether what the rounding of the means took away is among them.
+    """
+    names = (*kind_of(method).names(), *(("mean_rest",) if rests else ()))
+    return {name: open_source(f"{path}/{name}") for name in names}
 
 
 def supplied_statistics(

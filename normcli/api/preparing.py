@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -294,6 +295,7 @@ def provenance() -> dict[str, Any]:
     command = [redacted(arg if arg.isprintable() else repr(arg)) for arg in sys.argv]
     return {
         "version": normcli.__version__,
-        "command": " ".join(["normcli", *command[1:]]) if command else "",
+        # Quoted, so that it can be given again as it stands.
+        "command": shlex.join(["normcli", *command[1:]]) if command else "",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def parse_path(text: str, what: str = "input") -> ArrayPath:
     if border is None:
         if what == "input" and Path(text).suffix.lower() in _PICKLES:
             raise pickle_error(text)
+        if what == "input" and not Path(text).suffix and not os.path.lexists(text):
+            raise InputError(f"There is no {text}.", "Check the name, with its suffix.")
         raise _unknown(_complaint(text), what)
     length, kind = border
     inner = [part for part in parts[length:] if part != "."]

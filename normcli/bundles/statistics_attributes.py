@@ -19,7 +19,10 @@ from normcli.domain.statistics import SourceDescription
 from normcli.errors import InputError
 
 SCHEMA = "normcli-statistics"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Written where nothing needs more: versions that read only this one take m2 as it stands, which is
+# infinite or 0 where squares leave float64.
+PLAIN_VERSION = 1
 # Provenance with a place of its own in the file; the rest goes under "provenance".
 _PROVENANCE = {"version": "normcli_version", "created": "created", "command": "command"}
 
@@ -58,6 +61,7 @@ def statistics_attrs(
     provenance: Mapping[str, Any] | None = None,
     has_scale: bool = False,
     has_bias: bool = False,
+    scaled: bool = False,
 ) -> dict[str, Any]:
     """Return the attributes of a sidecar, as JSON can hold them.
 
@@ -75,11 +79,13 @@ def statistics_attrs(
         ``version``, ``created`` and ``command``; further keys are kept.
     has_scale, has_bias : bool
         Whether a scale and a bias were applied; an absent one is not the same as ones or zeros.
+    scaled : bool
+        Whether some squares leave float64, and are held in units of a power of two.
     """
     made = dict(provenance or {})
     return {
         "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION if scaled else PLAIN_VERSION,
         **{key: made.pop(name, None) for name, key in _PROVENANCE.items()},
         "epsilon": spec.epsilon,
         "momentum": _momentum_text(moving),

@@ -18,6 +18,7 @@ from normcli.bundles.array_checks import (
     require_not_negative_variance,
     to_count,
     to_float64,
+    to_integer,
 )
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.exact_sums import exact_arrays, exact_from_arrays
@@ -31,6 +32,7 @@ from normcli.bundles.statistics_attributes import (
     attributes_from_attrs,
     statistics_attrs,
 )
+from normcli.bundles.wide_arrays import completed_by_sums, with_rests
 from normcli.domain.affine import Affine
 from normcli.domain.moment_kinds import kind_of, moments_from
 from normcli.domain.moments import Moments
@@ -39,6 +41,7 @@ from normcli.domain.norm_moments import NormMoments, largest_magnitude
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments
 from normcli.domain.statistics import Statistics
+from normcli.domain.wide_moments import WideMoments
 from normcli.errors import InputError
 from normcli.publishing import Draft
 
@@ -58,6 +61,8 @@ ARRAY_NAMES = (
 )
 # Those of one method: of quantiles, and of norms.
 METHOD_NAMES = ("lower", "center", "upper", "spread", "rank_error", "norm")
+# Those of data that float64 does not hold; see `WideMoments`.
+WIDE_NAMES = ("mean_rest", "m2_scaled", "m2_exponent")
 _COUNTS = ("count", "nonfinite")
 
 
@@ -69,6 +74,10 @@ def statistics_bundle(stats: Statistics) -> Bundle:
         held.update(stats.moments.derived(stats.spec.ddof))
     elif stats.given is not None:
         held["mean"], held["variance"] = stats.given
+    scaled = isinstance(stats.moments, WideMoments) and stats.moments.scaled
+    if not scaled:
+        # These say again what m2 says.
+        held.update(m2_scaled=None, m2_exponent=None)
     if stats.moving is not None:
         held["moving_mean"], held["moving_variance"] = stats.moving.mean, stats.moving.variance
     held["scale"], held["bias"] = stats.affine.scale, stats.affine.bias
@@ -84,6 +93,7 @@ def statistics_bundle(stats: Statistics) -> Bundle:
         provenance=stats.provenance,
         has_scale=stats.affine.scale is not None,
         has_bias=stats.affine.bias is not None,
+        scaled=scaled,
     )
     return Bundle({name: values for name, values in held.items() if values is not None}, attrs)
 
@@ -116,9 +126,11 @@ def statistics_from_bundle(bundle: Bundle, path: str) -> Statistics:
     arrays = {
         name: to_count(values, f"{path}: {name!r}")
         if name in _COUNTS
+        else to_integer(values, f"{path}: {name!r}")
+        if name == "m2_exponent"
         else to_float64(values, f"{path}: {name!r}")
         for name, values in bundle.arrays.items()
-        if name in (*ARRAY_NAMES, *METHOD_NAMES)
+        if name in (*ARRAY_NAMES, *METHOD_NAMES, *WIDE_NAMES)
     }
     _require_shapes(arrays, len(about.spec.kept), path)
     for name in ("m2", "variance", "moving_variance"):
@@ -144,6 +156,8 @@ def statistics_from_bundle(bundle: Bundle, path: str) -> Statistics:
     affine = Affine(arrays.get("scale"), arrays.get("bias"))
     _require_affine(bundle, affine, path)
     exact = None if moments is None else exact_from_arrays(bundle.arrays, moments, path)
+    if moments is not None and exact is not None:
+        moments = completed_by_sums(moments, exact, about.spec.method, about.source.dtype, path)
     return Statistics(
         about.spec, about.source, moments, given, moving, affine, about.provenance, exact
     )
@@ -209,7 +223,7 @@ def _moments(arrays: dict[str, np.ndarray], spec: NormSpec, path: str) -> Moment
     if not any(name in arrays for name in names if name != "mean"):
         return None
     _require_names(arrays, names, path)
-    moments = moments_from(spec, {name: arrays[name] for name in names})
+    moments = with_rests(moments_from(spec, {name: arrays[name] for name in names}), arrays, path)
     seen = moments.count > 0
     _require_none(seen & (moments.minimum > moments.maximum), "minimum", "maximum", path)
     if isinstance(moments, QuantileMoments):

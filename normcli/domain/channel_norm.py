@@ -16,6 +16,7 @@ from normcli.domain.norm_spec import NormSpec
 from normcli.domain.normalizers import fitted_normalizer
 from normcli.domain.statistics import Statistics
 from normcli.domain.transform import normalizer
+from normcli.domain.wide_moments import WideMoments
 from normcli.errors import DataPolicyError
 
 # Rounding to float32 may move a normalized value by this many standard deviations.
@@ -158,6 +159,15 @@ def channel_norm(
         raise DataPolicyError(
             f"Scale and bias run along the axes {_axes(spec, spec.scale_axes)}, the statistics "
             f"along {_axes(spec, spec.kept)}; frameworks have one axis for both."
+        )
+    moving_ones = statistics.moving is not None and estimate != "pooled"
+    moments = statistics.moments
+    if isinstance(moments, WideMoments) and moments.scaled and not moving_ones:
+        lost = int(np.count_nonzero(moments.m2_exponent))
+        raise DataPolicyError(
+            f"The variance of {lost} of {mean.size} channels leaves float64, which no framework "
+            "holds.",
+            "Fit the data in other units, for example times a power of two.",
         )
     bad = int(np.count_nonzero(~(np.isfinite(mean) & np.isfinite(variance))))
     if bad:

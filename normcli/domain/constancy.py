@@ -39,7 +39,8 @@ def constant_groups(moments: Moments, dtype: np.dtype) -> np.ndarray:
     if dtype.kind in "biu":
         # Extremes beyond 2**53 are rounded; the sum of squared deviations is not.
         return seen & (low == high) & (moments.m2 == 0)
-    spread = high - low
+    with np.errstate(over="ignore"):
+        spread = high - low
     # Four units of the coarsest type (bfloat16) are 1/32, those of float16 near 0 are 2.4e-7.
     # Mostly no group is so close, and units need not be looked up (30 us for 4096 groups).
     close = seen & (spread <= np.maximum(magnitude / 16, 1e-6))

@@ -85,7 +85,7 @@ def parse_dtype(text: str) -> np.dtype:
     except (TypeError, InputError) as error:
         raise UsageError(
             f"{text!r} is not a type normcli writes.",
-            "Use float16, bfloat16, float32 or float64.",
+            "Use float16, float32 or float64.",
         ) from error
 
 

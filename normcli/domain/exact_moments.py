@@ -229,26 +229,42 @@ class ExactMoments:
         return Moments(*(getattr(found, f.name).reshape(self.shape) for f in fields(found)))
 
     def _finish(self) -> Moments:
+        mean, m2 = self.scaled(np.zeros_like(self.count))
+        return Moments(
+            self.count.copy(),
+            mean,
+            m2,
+            self.minimum.copy(),
+            self.maximum.copy(),
+            self.nonfinite.copy(),
+        )
+
+    def scaled(self, exponent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and m2 of the elements divided by a power of two, correctly rounded.
+
+        Parameters
+        ----------
+        exponent : ndarray of int64
+            Elements are divided by ``2**exponent``.
+
+        Returns
+        -------
+        mean, m2 : ndarray of float64
+            Infinite where they leave float64.
+        """
         count = np.maximum(self.count, 1)
         bit = DIGIT * self.exponent
         total, negative = limbs.digits(self.total)
         squares, _ = limbs.digits(self.squares)
-        mean = limbs.quotient(total, count, bit)
+        mean = limbs.quotient(total, count, bit - exponent)
         times = np.stack([count & limbs.MASK, count >> DIGIT], axis=-1)
         # n * Q - S**2 is not negative, by the inequality of Cauchy and Schwarz.
         scaled, square = limbs.product(squares, times), limbs.product(total, total)
         size = max(scaled.shape[-1], square.shape[-1])
         spread = limbs.carry(limbs.padded(scaled, size) - limbs.padded(square, size))
         with np.errstate(over="ignore"):
-            m2 = limbs.quotient(spread, count, 2 * bit)
-        return Moments(
-            self.count.copy(),
-            np.where(negative, -mean, mean),
-            m2,
-            self.minimum.copy(),
-            self.maximum.copy(),
-            self.nonfinite.copy(),
-        )
+            m2 = limbs.quotient(spread, count, 2 * (bit - exponent))
+        return np.where(negative, -mean, mean), m2
 
 
 def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:

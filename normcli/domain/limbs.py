@@ -177,8 +177,9 @@ def quotient(number: np.ndarray, divisor: np.ndarray, bit: np.ndarray) -> np.nda
     sticky |= rest != 0
     width = np.uint64(DIGIT)
     high, low = (parts[0] << width) | parts[1], (parts[2] << width) | parts[3]
-    length = np.frexp(high.astype(np.float64))[1].astype(np.int64)
-    length -= (high >> np.maximum(length - 1, 0).clip(max=63).astype(np.uint64)) == 0
+    # As a float, 54 leading ones and more are the next power of two, up to 2**64.
+    length = np.minimum(np.frexp(high.astype(np.float64))[1].astype(np.int64), 64)
+    length -= (high >> np.maximum(length - 1, 0).astype(np.uint64)) == 0
     turn = (64 - np.maximum(length, 1)).astype(np.uint64)
     # Shifts by 64 and more are undefined.
     carried = np.where(turn > 0, low >> (np.uint64(64) - np.maximum(turn, 1)), np.uint64(0))

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.integer_origins import has_origins
 from normcli.domain.moments import Moments
 from normcli.domain.norm_moments import NormMoments, PowerMoments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments, SketchedMoments
 from normcli.domain.quantile_sketches import QuantileSketches
+from normcli.domain.wide_moments import wide
 
 # Sums that are not rounded yet, so that they can be merged.
 Unrounded = ExactMoments | SketchedMoments | PowerMoments
@@ -26,6 +28,14 @@ def kind_of(method: str) -> type[Moments]:
     return NormMoments if method == "lp" else Moments
 
 
+def keeps_rests(method: str, dtype: np.dtype) -> bool:
+    """Return whether means of a type, rounded, are stored with what their rounding took away.
+
+    Where statistics are written by block, nobody knows before whether integers are beyond 2**53.
+    """
+    return has_origins(dtype) and kind_of(method) is Moments
+
+
 def array_names(method: str) -> tuple[str, ...]:
     """Return the arrays that statistics of a method have in a sidecar, those for readers too."""
     kind = kind_of(method)
@@ -33,7 +43,10 @@ def array_names(method: str) -> tuple[str, ...]:
 
 
 def moments_from(spec: NormSpec, arrays: dict[str, np.ndarray]) -> Moments:
-    """Return the moments that arrays by the names of their kind hold."""
+    """Return the moments that arrays by the names of their kind, or of wide ones, hold."""
+    if "mean_rest" in arrays:
+        own = wide(Moments(*(arrays[name] for name in Moments.names())))
+        return replace(own, **{name: arrays[name] for name in own.names() if name in arrays})
     moments = kind_of(spec.method)(**arrays)
     if isinstance(moments, NormMoments):
         assert spec.p is not None

@@ -114,6 +114,10 @@ class Moments:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(divisor > 0, self.m2 / divisor, np.nan)
 
+    def deviation(self, ddof: int = 0) -> np.ndarray:
+        """Return the square root of the variance."""
+        return np.sqrt(self.variance(ddof))
+
     def mean_square(self) -> np.ndarray:
         """Return the mean of the squares; NaN where count is 0, infinite beyond float64."""
         with np.errstate(over="ignore"):

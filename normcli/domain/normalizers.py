@@ -20,6 +20,7 @@ from normcli.domain.transform import (
     spread_normalizer,
 )
 from normcli.domain.usability import require_resolved
+from normcli.domain.wide_moments import WideMoments
 from normcli.errors import InputError
 
 
@@ -40,11 +41,8 @@ def normalizer_of(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normaliz
     DataPolicyError
         For integers that float64 cannot tell apart.
     """
-    require_resolved(moments, dtype, "The input")
-    if spec.divides_by:
-        return _by_spread(moments, spec, dtype)
-    mean, variance = pooled_estimate(moments, spec)
-    return normalizer(spec, mean, variance, constant_by_rule(moments, spec, dtype))
+    require_resolved(moments, dtype, "The input", spec)
+    return _of_moments(moments, spec, dtype)
 
 
 def fitted_normalizer(
@@ -66,6 +64,9 @@ def fitted_normalizer(
     InputError
         When the estimate, or the extremes that the method divides by, are not there.
     """
+    moving = statistics.moving is not None and estimate != "pooled"
+    if isinstance(statistics.moments, WideMoments) and not moving:
+        return _of_moments(statistics.moments, spec, statistics.source.dtype)
     if not spec.divides_by:
         mean, variance = statistics.estimate(estimate)
         constant = replace(statistics, spec=spec).constant(estimate)
@@ -79,11 +80,59 @@ def fitted_normalizer(
     return _by_spread(statistics.moments, spec, statistics.source.dtype)
 
 
-def _by_spread(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
+def _of_moments(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
+    if isinstance(moments, WideMoments) and moments.scaled and spec.method != "center":
+        return _in_units(moments, spec, dtype)
+    if spec.divides_by:
+        return _by_spread(moments, spec, dtype)
+    mean, variance = pooled_estimate(moments, spec)
+    found = normalizer(spec, mean, variance, constant_by_rule(moments, spec, dtype))
+    if isinstance(moments, WideMoments):
+        # Where nothing is subtracted, only what returns to its mean has a center.
+        rest = moments.mean_rest
+        flat = found.divisor == 0
+        return replace(found, rest=rest if spec.centered else np.where(flat, rest, 0.0))
+    return found
+
+
+def _in_units(moments: WideMoments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
+    """Return what groups contribute, some of them divided by a power of two."""
+    units = moments.units()
+    # Units in the last place are those of the elements; other rules compare powers with powers.
+    constant = constant_by_rule(moments if spec.convention is None else units, spec, dtype)
+    exponent = moments.m2_exponent
+    if has_unit_constants(spec.convention):
+        # They are divided by 1, which is no number of their units.
+        exponent = np.where(constant, 0, exponent)
+    if spec.epsilon:
+        # An epsilon far above the variance would be infinite in units of the elements.
+        size = np.sqrt(spec.epsilon) if spec.placement == "inside" else spec.epsilon
+        least = int(np.frexp(size)[1])
+        exponent = np.where(exponent < 0, np.maximum(exponent, min(least, 0)), exponent)
+    turn = moments.m2_exponent - exponent
+    with np.errstate(over="ignore", under="ignore"):
+        units = Moments(
+            units.count,
+            np.where(exponent == 0, moments.mean, np.ldexp(units.mean, turn)),
+            np.ldexp(units.m2, 2 * turn),
+            np.ldexp(moments.minimum, -exponent),
+            np.ldexp(moments.maximum, -exponent),
+            units.nonfinite,
+        )
+    if spec.divides_by:
+        found = _by_spread(units, spec, dtype, constant)
+    else:
+        found = normalizer(spec, *pooled_estimate(units, spec), constant, exponent)
+    return replace(found, exponent=exponent)
+
+
+def _by_spread(
+    moments: Moments, spec: NormSpec, dtype: np.dtype, flat: np.ndarray | None = None
+) -> Normalizer:
     """Return what is subtracted and divided by in place of a mean and a deviation."""
     mean, _ = pooled_estimate(moments, spec)
     low, high = pooled_extremes(moments, spec)
-    flat = constant_by_rule(moments, spec, dtype)
+    flat = constant_by_rule(moments, spec, dtype) if flat is None else flat
     unknown = np.isnan(low)
     if isinstance(moments, QuantileMoments):
         center = np.where(unknown, np.nan, moments.center)

@@ -15,6 +15,7 @@ from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.part import Part
+from normcli.domain.wide_moments import completed, merged
 from normcli.errors import InputError
 
 # Whole statistics of more groups are kept without their exact sums, which typically take 150 to 250
@@ -173,6 +174,8 @@ def keeps_exact(spec: NormSpec, groups: int) -> bool:
 
 def added(
     given: Iterable[tuple[Moments, ExactMoments | None]],
+    method: str = "zscore",
+    dtype: np.dtype | None = None,
 ) -> tuple[Moments, ExactMoments | None]:
     """Return the moments of the union of disjoint sets of elements, for the same groups.
 
@@ -181,6 +184,10 @@ def added(
     given : iterable of (Moments, ExactMoments or None)
         Moments, and the sums that they were rounded from where they are known; one or more, of
         which none is kept.
+    method : str
+        Their method.
+    dtype : numpy.dtype, optional
+        Type of the elements, of which more is kept than float64 holds, where that is needed.
 
     Returns
     -------
@@ -194,10 +201,15 @@ def added(
     total, sums = next(sides)
     for moments, more in sides:
         # Any later side may lack its sums.
-        total = total.merge(moments)
+        total = merged(total, moments)
         # Where units differ, sums get a limb more with each merge, if it is needed or not.
         sums = None if sums is None or more is None else sums.merge(more).canonical()
-    return (total, None) if sums is None else (total.with_sums(sums.finish()), sums)
+    if sums is None:
+        return total, None
+    found = sums.finish()
+    if dtype is not None:
+        found = completed(found, sums, method, dtype)
+    return total.with_sums(found), sums
 
 
 def require_whole(statistics: Statistics, where: str) -> None:

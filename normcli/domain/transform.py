@@ -15,11 +15,18 @@ multiply and add along the scale axes. Other methods differ in the tables alone:
 with ``low`` added by the affine (`Affine.after`), because it is the same for all groups. The
 inverse has the same form with the tables exchanged:
 ``((y - bias) / scale) * sqrt(var + eps) + mean``.
+
+Two kinds of data ask for more (`WideMoments`). Integers beyond 2**53 lose bits in float64, so that
+an integer near the center is subtracted (or, backward, added) as integers are, and what the center
+has beside it as a float. Magnitudes whose squares leave float64 are divided by a power of two, and
+the tables are those of the quotients: ``y = (x / u - mean / u) / sqrt((var + eps) / u**2)`` with
+``u = 2**e``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -39,11 +46,25 @@ class Normalizer:
         Extents of the kept axes; ``z = (x - center) * factor``.
     divisor : ndarray of float64
         The inverse of factor where factor is not 0; 0 where a constant group is its center.
+    rest : ndarray of float64 or None
+        What the rounding of `center` took away; None where nothing is known of it.
+    exponent : ndarray of int64 or None
+        Data are divided by ``2**exponent``, and center, factor and divisor are those of the
+        quotients; None where data are taken as they are.
     """
 
     center: np.ndarray
     factor: np.ndarray
     divisor: np.ndarray
+    rest: np.ndarray | None = None
+    exponent: np.ndarray | None = None
+
+    def __getitem__(self, index: Any) -> Normalizer:
+        """Return a view of some of the groups."""
+        tables = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            self, **{k: table[index] for k, table in tables.items() if table is not None}
+        )
 
 
 @dataclass(frozen=True)
@@ -59,6 +80,12 @@ class Transform:
     inverse : bool
         False: the first table runs along the kept axes, the second along the scale axes.
         True: the other way round.
+    rest : ndarray of float64 or None
+        Along the kept axes: what the rounding of `subtract` took away (of `add`, where inverse).
+        It matters for 64-bit integers alone: those that come in, or go out where inverse.
+    exponent : ndarray of int64 or None
+        Along the kept axes: ``in`` is divided by ``2**exponent`` first; where inverse, ``out`` is
+        multiplied by it at last.
     """
 
     subtract: np.ndarray | None
@@ -66,10 +93,16 @@ class Transform:
     multiply: np.ndarray | None
     add: np.ndarray | None
     inverse: bool = False
+    rest: np.ndarray | None = None
+    exponent: np.ndarray | None = None
 
 
 def normalizer(
-    spec: NormSpec, mean: np.ndarray, variance: np.ndarray, constant: np.ndarray
+    spec: NormSpec,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    constant: np.ndarray,
+    exponent: np.ndarray | None = None,
 ) -> Normalizer:
     """Fold statistics into what is subtracted and what is multiplied.
 
@@ -82,6 +115,8 @@ def normalizer(
     constant : ndarray of bool
         Groups whose elements are all the same; they become exactly 0 before scale and bias, or
         are divided by 1 where that is the rule of the convention.
+    exponent : ndarray of int64, optional
+        Mean and variance are those of data divided by ``2**exponent``.
 
     Returns
     -------
@@ -91,7 +126,12 @@ def normalizer(
     if spec.method == "center":
         return Normalizer(center, np.ones_like(mean), np.ones_like(mean))
     power = variance + mean * mean if spec.method == "rms" else variance
-    divisor = _divisor(power, spec)
+    epsilon: float | np.ndarray = spec.epsilon
+    if exponent is not None:
+        steps = 2 if spec.placement == "inside" else 1
+        with np.errstate(under="ignore"):
+            epsilon = np.ldexp(epsilon, -steps * exponent)
+    divisor = _divisor(power, spec, epsilon)
     if has_unit_constants(spec.convention):
         unit = (divisor == 0) | (constant & (spec.method != "rms"))
         divisor = np.where(unit, 1.0, divisor)
@@ -168,7 +208,14 @@ def spread_normalizer(
 
 def forward(statistics: Normalizer, affine: Affine) -> Transform:
     """Return the transform from data to normalized values."""
-    return Transform(statistics.center, statistics.factor, affine.scale, affine.bias)
+    return Transform(
+        statistics.center,
+        statistics.factor,
+        affine.scale,
+        affine.bias,
+        rest=statistics.rest,
+        exponent=statistics.exponent,
+    )
 
 
 def backward(statistics: Normalizer, affine: Affine) -> Transform:
@@ -190,12 +237,20 @@ def backward(statistics: Normalizer, affine: Affine) -> Transform:
                 "Drop the scale with --scale none if the data were normalized without it.",
             )
         multiply = 1.0 / affine.scale
-    return Transform(affine.bias, multiply, statistics.divisor, statistics.center, inverse=True)
+    return Transform(
+        affine.bias,
+        multiply,
+        statistics.divisor,
+        statistics.center,
+        inverse=True,
+        rest=statistics.rest,
+        exponent=statistics.exponent,
+    )
 
 
-def _divisor(power: np.ndarray, spec: NormSpec) -> np.ndarray:
+def _divisor(power: np.ndarray, spec: NormSpec, epsilon: float | np.ndarray) -> np.ndarray:
     if spec.placement == "inside":
-        return np.sqrt(power + spec.epsilon)
+        return np.sqrt(power + epsilon)
     if spec.placement == "outside":
-        return np.sqrt(power) + spec.epsilon
-    return np.maximum(np.sqrt(power), spec.epsilon)
+        return np.sqrt(power) + epsilon
+    return np.maximum(np.sqrt(power), epsilon)

@@ -8,11 +8,12 @@ from normcli.domain.constancy import constant_groups
 from normcli.domain.moments import Moments
 from normcli.domain.norm_moments import NormMoments, largest_magnitude
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.wide_moments import (
+    SQUARE_ROOT_OF_SMALLEST,
+    WideMoments,
+    squares_surely_fit,
+)
 from normcli.errors import DataPolicyError
-
-# Squares of smaller magnitudes lose some of their 53 bits in float64.
-SQUARE_ROOT_OF_SMALLEST = 1e-140
-_WELL_WITHIN = 1e150
 
 
 def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
@@ -57,7 +58,10 @@ def _require_powers_fit(moments: NormMoments, where: str) -> None:
 
 def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
     """Refuse magnitudes whose squares overflow or underflow float64, so that nothing is lost."""
-    if _squares_surely_fit(moments):
+    if isinstance(moments, WideMoments):
+        _require_centered_fit(moments, spec, where)
+        return
+    if squares_surely_fit(moments):
         return
     seen = moments.count > 0
     low = np.where(seen, moments.minimum, 0.0)
@@ -85,11 +89,39 @@ def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, wher
         )
 
 
-def require_resolved(moments: Moments, dtype: np.dtype, where: str) -> None:
+def _require_centered_fit(moments: WideMoments, spec: NormSpec, where: str) -> None:
+    """Refuse data whose differences from their mean leave float64, where these are the result."""
+    if spec.method != "center":
+        return
+    seen = moments.count > 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        farthest = np.maximum(moments.maximum - moments.mean, moments.mean - moments.minimum)
+    if not np.all(np.isfinite(farthest[seen])):
+        raise DataPolicyError(
+            f"{where} holds values whose differences from their mean leave float64.",
+            "Store the array in larger units, for example divided by a power of two.",
+        )
+
+
+def require_resolved(
+    moments: Moments, dtype: np.dtype, where: str, spec: NormSpec | None = None
+) -> None:
     """Refuse to normalize integers beyond 2**53 by statistics that float64 cannot tell apart.
 
-    Their mean and variance are right; but elements are rounded to float64 before the mean is
-    subtracted, and that hurts where the rounding reaches the spread.
+    Their mean and variance are right. But what the rounding of the mean took away must be known
+    (`WideMoments`), or else it hurts where it reaches the spread; and of extremes and quantiles it
+    is not known.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of the integers; plain ones where a mean is subtracted that was rounded.
+    dtype : numpy.dtype
+        Type of what is normalized.
+    where : str
+        Its name, for the message.
+    spec : NormSpec, optional
+        The method; without it, something is subtracted.
 
     Raises
     ------
@@ -97,6 +129,11 @@ def require_resolved(moments: Moments, dtype: np.dtype, where: str) -> None:
         When it does.
     """
     if dtype.kind not in "iu" or dtype.itemsize < 8:
+        return
+    method = None if spec is None else spec.method
+    if method in ("std", "rms", "maxabs", "lp"):
+        return  # A quotient is as right as its terms, which are rounded to 53 bits.
+    if isinstance(moments, WideMoments) and method not in ("minmax", "robust"):
         return
     seen = moments.count > 1
     largest = np.where(seen, np.maximum(np.abs(moments.minimum), np.abs(moments.maximum)), 0.0)
@@ -106,20 +143,6 @@ def require_resolved(moments: Moments, dtype: np.dtype, where: str) -> None:
         raise DataPolicyError(
             f"{where} holds integers up to {float(largest.max()):.6g}, beyond 2**53, with a "
             "spread too small for float64.",
-            "Subtract an integer offset before normalizing.",
-        )
-
-
-def _squares_surely_fit(moments: Moments) -> bool:
-    """Whether every group has a spread, and no square comes near the ends of float64.
-
-    Most data need no closer look: 15 us for 4096 groups, where that takes 52.
-    """
-    with np.errstate(invalid="ignore", over="ignore"):
-        spread = moments.maximum - moments.minimum
-        # NaN and empty groups, which hold infinities, compare false.
-        return bool(
-            np.all(spread >= 2 * SQUARE_ROOT_OF_SMALLEST)
-            and np.all(np.abs(moments.mean) < _WELL_WITHIN)
-            and np.all(moments.m2 < _WELL_WITHIN**2)
+            "Subtract an integer offset before normalizing; of statistics fitted by this version, "
+            "or by apply itself, --method zscore and center need none.",
         )

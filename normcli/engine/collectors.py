@@ -9,12 +9,13 @@ import numpy as np
 from normcli.arrays.access import ArraySink, StoredPart
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.grid import Block
-from normcli.domain.moment_kinds import Found, kind_of, no_sums
+from normcli.domain.moment_kinds import Found, keeps_rests, kind_of, no_sums
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import InstanceAverage, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.usability import require_usable
+from normcli.domain.wide_moments import WideMoments, completed, plain, stored, wide
 from normcli.engine.report import Tally, tally
 from normcli.engine.walk import Walk
 
@@ -52,14 +53,22 @@ class HeldMoments:
         Extents of the statistics.
     method : str
         Decides what they hold beside moments.
+    dtype : numpy.dtype, optional
+        Type of the data, of which more is kept than float64 holds, where that is needed.
     """
 
-    def __init__(self, shape: tuple[int, ...], method: str = "zscore") -> None:
+    def __init__(
+        self, shape: tuple[int, ...], method: str = "zscore", dtype: np.dtype | None = None
+    ) -> None:
         self.moments = kind_of(method).identity(shape)
+        self._method, self._dtype = method, dtype
 
     def put(self, region: int, index: tuple[slice, ...], moments: Found) -> None:
         """Store the region."""
-        self.moments.store(index, moments.finish())
+        found = moments.finish()
+        if self._dtype is not None and isinstance(moments, ExactMoments):
+            found = completed(found, moments, self._method, self._dtype)
+        self.moments = stored(self.moments, index, found)
 
     def restore(self, regions: set[int], counts: Tally) -> None:
         """Do nothing: no region was stored."""
@@ -151,11 +160,17 @@ class StoredMoments:
             When its moments cannot be normalized with.
         """
         found = moments.finish()
+        if isinstance(moments, ExactMoments):
+            found = completed(found, moments, self._spec.method, self._dtype)
+        if isinstance(found, WideMoments) and found.scaled:
+            found = plain(found)  # Refused below: stored by block, nothing says how m2 is scaled.
         require_usable(found, self._spec, self._dtype, self._where)
         block = Block(region, tuple(s.start for s in index), tuple(s.stop for s in index))
         parts: list[StoredPart] = []
-        for name in found.names():
+        for name in kind_of(self._spec.method).names():
             parts += self.sink.write(name, block, getattr(found, name))
+        if keeps_rests(self._spec.method, self._dtype):
+            parts += self.sink.write("mean_rest", block, wide(found).mean_rest)
         for name, values in found.derived(self._spec.ddof).items():
             parts += self.sink.write(name, block, values)
         counts = tally(found, self._spec, self._dtype, index)

@@ -16,6 +16,7 @@ from normcli.domain.norm_moments import NormMoments, PowerMoments
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.quantile_moments import QuantileMoments, SketchedMoments
 from normcli.domain.quantile_sketches import QuantileSketches
+from normcli.domain.wide_moments import WideMoments
 from normcli.engine.journal_file import pack_arrays, pack_named, unpack_arrays, unpack_named
 
 Sums = Found | PairMoments
@@ -35,6 +36,8 @@ def pack_sums(sums: Sums) -> dict[str, Any]:
         return {"quantiles": pack_named(sums, sums.names())}
     if isinstance(sums, NormMoments):
         return {"norms": pack_named(sums, sums.names()), "p": str(sums.p)}
+    if isinstance(sums, WideMoments):
+        return {"wide": pack_named(sums, sums.names())}
     return pack_arrays(sums)
 
 
@@ -63,6 +66,8 @@ def unpack_sums(packed: Mapping[str, Any]) -> Sums:
     if "norms" in packed:
         arrays = unpack_named(NormMoments.names(), packed["norms"])
         return NormMoments(**arrays, p=float(packed["p"]))
+    if "wide" in packed:
+        return WideMoments(**unpack_named(WideMoments.names(), packed["wide"]))
     if "target_mean" in packed:
         return unpack_arrays(PairMoments, packed)
     # Regions that one block fills are rounded by its task, unless their exact sums are kept.

@@ -17,6 +17,7 @@ from normcli.domain.norm_moments import PowerMoments, needs_powers
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments, SketchedMoments
 from normcli.domain.quantile_sketches import sketch_k
+from normcli.domain.wide_moments import completed
 from normcli.kernels.group_powers import measure_powers
 from normcli.kernels.group_quantiles import sketch_groups, whole_quantiles
 from normcli.kernels.select import Kernels
@@ -38,12 +39,15 @@ class Measurer:
         The quantiles that the method ``robust`` needs.
     p : float or None
         The norm that the method ``lp`` needs.
+    method : str or None
+        The method; None for moments alone.
     """
 
     compute: Kernels
     geometry: Geometry
     levels: tuple[float, float] | None = None
     p: float | None = None
+    method: str | None = None
 
     @classmethod
     def of(cls, spec: NormSpec | None, geometry: Geometry, compute: Kernels) -> Measurer:
@@ -51,7 +55,7 @@ class Measurer:
         if spec is None:
             return cls(compute, geometry)
         levels = None if spec.quantiles is None else spec.levels
-        return cls(compute, geometry, levels, spec.p)
+        return cls(compute, geometry, levels, spec.p, spec.method)
 
     def sums(self, source: ArraySource, values: np.ndarray, block: Block) -> Unrounded:
         """Return the sums of what of a block counts in statistics, to be merged with others."""
@@ -76,7 +80,7 @@ class Measurer:
     def moments(self, source: ArraySource, values: np.ndarray, block: Block) -> Moments:
         """Return the rounded moments of a block that holds whole groups."""
         if self.levels is None:
-            return self.finish(self.sums(source, values, block))
+            return self.finish(self.sums(source, values, block), values.dtype)
         plain = Measurer(self.compute, self.geometry).moments(source, values, block)
         parts = source.stored_parts(block)
         if parts is not None:
@@ -88,10 +92,13 @@ class Measurer:
         quantiles = whole_quantiles(values, self.geometry, block.start, self.levels)
         return QuantileMoments.of(plain, *quantiles, np.zeros(plain.shape))
 
-    def finish(self, sums: Unrounded) -> Moments:
-        """Return sums, rounded."""
+    def finish(self, sums: Unrounded, dtype: np.dtype | None = None) -> Moments:
+        """Return sums, rounded; those of elements of a type with what float64 leaves out."""
         if isinstance(sums, ExactMoments):
-            return self.compute.finish(sums)
+            found = self.compute.finish(sums)
+            if self.method is None or dtype is None:
+                return found
+            return completed(found, sums, self.method, dtype)
         return sums.finish(self.compute.finish)
 
     def _sums(self, values: np.ndarray, start: Start) -> Unrounded:

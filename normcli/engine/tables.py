@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from normcli.arrays.access import ArraySource
 from normcli.domain.affine import Affine
 from normcli.domain.grid import Block
-from normcli.domain.moment_kinds import kind_of, moments_from
+from normcli.domain.moment_kinds import moments_from
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.normalizers import normalizer_of
 from normcli.domain.transform import Normalizer
@@ -38,7 +38,7 @@ class HeldTables:
 
     def region(self, index: tuple[slice, ...]) -> Normalizer:
         """Return a view of one region."""
-        return Normalizer(*(getattr(self.whole, f.name)[index] for f in fields(self.whole)))
+        return self.whole[index]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class StoredTables:
     Attributes
     ----------
     arrays : dict of str to ArraySource
-        The arrays of Moments by name.
+        The arrays of Moments by name, with the rest of their means where it is kept.
     spec : NormSpec
         How they become a mean and a variance.
     dtype : numpy.dtype
@@ -62,8 +62,8 @@ class StoredTables:
     def region(self, index: tuple[slice, ...]) -> Normalizer:
         """Read the moments of one region and fold them."""
         block = Block(0, tuple(s.start for s in index), tuple(s.stop for s in index))
-        names = kind_of(self.spec.method).names()
-        moments = moments_from(self.spec, {name: self.arrays[name].read(block) for name in names})
+        held = {name: array.read(block) for name, array in self.arrays.items()}
+        moments = moments_from(self.spec, held)
         return normalizer_of(moments, self.spec, self.dtype)
 
 

@@ -6,6 +6,7 @@ the same code. Elements never leave a task.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from normcli.domain.normalizers import normalizer_of
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.transform import Normalizer, Transform, backward, forward
 from normcli.domain.usability import require_usable
+from normcli.domain.wide_moments import leaves_float64
 from normcli.engine.events import Progress
 from normcli.engine.measuring import Measurer
 from normcli.engine.merge_tree import MergeTree
@@ -32,7 +34,7 @@ from normcli.engine.stopping import check_stop
 from normcli.engine.tables import AffineTables, NormalizerTables
 from normcli.engine.walk import Run, Walk
 from normcli.errors import DataPolicyError
-from normcli.kernels.normalizing import Recipe
+from normcli.kernels.normalizing import Fold, Recipe
 from normcli.kernels.select import Kernels, kernels
 
 
@@ -211,13 +213,25 @@ def _by_own_statistics(
     """Return the moments of a block of whole groups, and the block normalized by them."""
     fold = partial(_fold, job, values.dtype)
     if job.source.stored_parts(block) is None:
-        recipe = Recipe(job.spec, job.geometry, affine, job.source.info.dtype, job.dtype, fold)
-        found = compute.normalize(values, recipe, block.start)
-        if found is not None:
-            return found
+        one_walk = partial(_fold_plain, fold, job.spec.method)
+        recipe = Recipe(job.spec, job.geometry, affine, job.source.info.dtype, job.dtype, one_walk)
+        with suppress(_Beyond):
+            found = compute.normalize(values, recipe, block.start)
+            if found is not None:
+                return found
     moments = Measurer.of(job.spec, job.geometry, compute).moments(job.source, values, block)
     transform = forward(fold(moments), affine)
     return moments, compute.transform(values, transform, job.geometry, block.start, job.dtype)
+
+
+class _Beyond(Exception):
+    """Squares of a block leave float64: it takes its exact sums, which one walk does not keep."""
+
+
+def _fold_plain(fold: Fold, method: str, moments: Moments) -> Normalizer:
+    if np.any(leaves_float64(moments, method)):
+        raise _Beyond
+    return fold(moments)
 
 
 def _fold(job: ApplyJob, dtype: np.dtype, moments: Moments) -> Normalizer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from normcli.kernels.numba_jit import LANES, jit
-from normcli.kernels.numba_widen import load
+from normcli.kernels.numba_origins import load_less
 
 # As many elements as fit the L1 cache twice: what is read and what is written.
 TILE = 2048
@@ -49,6 +49,7 @@ def affine(
     half: Any,
     scratch: Any,
     out: Any,
+    less: Any,
     subtract: Any,
     factor: Any,
     multiply: Any,
@@ -61,6 +62,7 @@ def affine(
 ) -> None:
     """Transform rows on four outer axes.
 
+    `less` holds the origins of integers, which are subtracted before anything is rounded, or None.
     `origin` is where memory, the first pair and the second pair begin; `strides`, `firsts` and
     `seconds` are their steps on the outer axes and, last, along the row: 0 or 1.
     """
@@ -80,7 +82,10 @@ def affine(
                     )  # fmt: skip
                     for j in range(0, length, TILE):
                         n = min(TILE, length - j)
-                        tile, _ = load(flat, at + j, at + j + n, half, scratch)
+                        tile, _ = load_less(
+                            flat, at + j, at + j + n, half, scratch, less, f + j * firsts[4],
+                            firsts[4],
+                        )  # fmt: skip
                         to = out[at + j : at + j + n]
                         if firsts[4] == 0 and seconds[4] == 0:
                             _by_none(tile, to, subtract[f], factor[f], multiply[s], add[s])

@@ -21,7 +21,8 @@ from normcli.kernels import numpy_tiles
 from normcli.kernels.numba_affine import TILE, affine
 from normcli.kernels.numba_memory import Memory
 from normcli.kernels.numpy_tiles import flat_tables, transform_piece
-from normcli.kernels.pieces import Dense, Piece, cut
+from normcli.kernels.pieces import Dense, Piece, cut, region_shape
+from normcli.kernels.wide_tables import wide_tables
 
 # Rows shorter than this are joined to rows of about LONG elements.
 SHORT = 64
@@ -29,7 +30,8 @@ LONG = 1024
 # Repeated tables have at most one element for this many of the block.
 SPARSE = 32
 
-Tables = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+# Subtract, factor, multiply and add; at last, for integers, their origins, which vary as the first.
+Tables = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -51,29 +53,37 @@ def transform(
 ) -> np.ndarray:
     """Return the transformed block; as `numpy_tiles.transform`, to the last bit or two."""
     dtype = np.dtype(dtype)
-    if dtype.kind != "f" or dtype.itemsize < 4:
+    # Data that are scaled are as rare as they are slow.
+    if dtype.kind != "f" or dtype.itemsize < 4 or transform.exponent is not None:
         return numpy_tiles.transform(values, transform, geometry, start, dtype)
     block = Dense.of(values)
     out = block.empty_like(dtype)
     memory = Memory.of(block.flat)
+    groups = region_shape(geometry, values.shape, start)
+    transform, wide = wide_tables(transform, values.dtype, dtype, groups)
     tables = flat_tables(transform, geometry, values.shape, start)
+    origin = None if wide is None else wide.origin
     for piece in cut(block, geometry, start):
         if piece.axes[-1].stride == 1:
-            _transform(memory, out.flat, _rows_of(piece, tables, transform.inverse))
+            _transform(memory, out.flat, _rows_of(piece, tables, transform.inverse, origin))
         else:
             # The rim of a divided innermost axis: one element in many.
-            transform_piece(block.flat, piece, tables, transform.inverse, out.flat)
+            transform_piece(block.flat, piece, tables, transform.inverse, out.flat, wide)
     return out.values
 
 
-def _rows_of(piece: Piece, tables: tuple[np.ndarray | None, ...], inverse: bool) -> _Rows:
+def _rows_of(
+    piece: Piece, tables: tuple[np.ndarray | None, ...], inverse: bool, origin: np.ndarray | None
+) -> _Rows:
     groups = (piece.group, tuple(axis.group for axis in piece.axes))
     scales = (piece.scale, tuple(axis.scale for axis in piece.axes))
     first, second = (scales, groups) if inverse else (groups, scales)
-    laid = (
+    laid: Tables = (
         *_pair(tables[0], tables[1], (0.0, 1.0), piece.shape, *first),
         *_pair(tables[2], tables[3], (1.0, 0.0), piece.shape, *second),
     )
+    if origin is not None:
+        laid = (*laid, _laid(origin, piece.shape, *groups))
     strides = tuple(axis.stride for axis in piece.axes)
     return _Rows(piece.offset, piece.shape, strides, laid)
 
@@ -90,15 +100,20 @@ def _pair(
     extents = tuple(n if step else 1 for n, step in zip(shape, steps, strict=True))
     if one is None and other is None:
         extents = (1,) * len(shape)
-    laid = []
-    for table, neutral in zip((one, other), absent, strict=True):
-        if table is None:
-            laid.append(np.full(extents, neutral))
-        else:
-            bytes_ = tuple(step * table.itemsize for step in steps)
-            view = np.lib.stride_tricks.as_strided(table[offset:], extents, bytes_)
-            laid.append(np.ascontiguousarray(view))
+    laid = [
+        np.full(extents, neutral) if table is None else _laid(table, shape, offset, steps)
+        for table, neutral in zip((one, other), absent, strict=True)
+    ]
     return laid[0], laid[1]
+
+
+def _laid(
+    table: np.ndarray, shape: tuple[int, ...], offset: int, steps: tuple[int, ...]
+) -> np.ndarray:
+    extents = tuple(n if step else 1 for n, step in zip(shape, steps, strict=True))
+    bytes_ = tuple(step * table.itemsize for step in steps)
+    view = np.lib.stride_tricks.as_strided(table[offset:], extents, bytes_)
+    return np.ascontiguousarray(view)
 
 
 def _transform(memory: Memory, out: np.ndarray, rows: _Rows) -> None:
@@ -169,12 +184,11 @@ def _continues(table: np.ndarray, extents: list[int], i: int) -> bool:
 
 
 def _each(tables: Tables, change: Callable[[np.ndarray], np.ndarray]) -> Tables:
-    subtract, factor, multiply, add = tables
-    return change(subtract), change(factor), change(multiply), change(add)
+    return tuple(change(table) for table in tables)
 
 
 def _run(memory: Memory, out: np.ndarray, rows: _Rows) -> None:
-    subtract, factor, multiply, add = (table.reshape(-1) for table in rows.tables)
+    subtract, factor, multiply, add, *less = (table.reshape(-1) for table in rows.tables)
     firsts, seconds = _steps(rows.tables[0].shape), _steps(rows.tables[2].shape)
     scratch = memory.scratch(TILE)
     before = max(0, len(rows.extents) - 5)
@@ -187,9 +201,9 @@ def _run(memory: Memory, out: np.ndarray, rows: _Rows) -> None:
             _dot(index, seconds),
         )
         affine(
-            memory.flat, memory.half, scratch, out, subtract, factor, multiply, add,
-            origin, shape, pad + rows.strides[before:], pad + firsts[before:],
-            pad + seconds[before:],
+            memory.flat, memory.half, scratch, out, less[0] if less else None,
+            subtract, factor, multiply, add, origin, shape, pad + rows.strides[before:],
+            pad + firsts[before:], pad + seconds[before:],
         )  # fmt: skip
 
 

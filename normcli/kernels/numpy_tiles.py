@@ -12,10 +12,12 @@ import numpy as np
 
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
+from normcli.domain.integer_origins import added, difference
 from normcli.domain.transform import Transform
 from normcli.kernels.numpy_sums import row_moments
 from normcli.kernels.pieces import Axis, Dense, Piece, cut, flat_table, region_shape, tiles
 from normcli.kernels.rounding import round_into
+from normcli.kernels.wide_tables import WideTables, wide_tables
 
 # 60 Ki float64 values are 480 KiB: tile and temporaries stay in the L2 cache, and with what numpy
 # takes beside them in the 4 MiB that plans leave each worker.
@@ -80,9 +82,11 @@ def transform(
     """
     block = Dense.of(values)
     out = block.empty_like(np.dtype(dtype))
+    groups = region_shape(geometry, values.shape, start)
+    transform, wide = wide_tables(transform, values.dtype, out.flat.dtype, groups)
     tables = flat_tables(transform, geometry, values.shape, start)
     for piece in cut(block, geometry, start):
-        transform_piece(block.flat, piece, tables, transform.inverse, out.flat)
+        transform_piece(block.flat, piece, tables, transform.inverse, out.flat, wide)
     return out.values
 
 
@@ -110,6 +114,7 @@ def transform_piece(
     tables: tuple[np.ndarray | None, ...],
     inverse: bool,
     out: np.ndarray,
+    wide: WideTables | None = None,
 ) -> None:
     """Transform one piece of a block into the same place of another."""
     first, second = piece.along_groups, piece.along_scale
@@ -121,13 +126,27 @@ def transform_piece(
         for position, table in enumerate(tables)
     ]
     steps = list(zip((np.subtract, np.multiply, np.multiply, np.add), views, strict=True))
+    origin = exponent = None
+    if wide is not None:
+        origin = None if wide.origin is None else piece.along_groups(wide.origin)
+        exponent = None if wide.exponent is None else piece.along_groups(wide.exponent)
     with np.errstate(all="ignore"):
         for box in tiles(piece.shape, _fill(piece.shape, TILE)):
-            work = source[box].astype(np.float64)
+            if origin is not None and not inverse:
+                work = difference(source[box], origin[box])
+            else:
+                work = source[box].astype(np.float64)
+            if exponent is not None and not inverse:
+                np.ldexp(work, -exponent[box], out=work)
             for operation, view in steps:
                 if view is not None:
                     operation(work, view[box], out=work)
-            round_into(work, target[box])
+            if exponent is not None and inverse:
+                np.ldexp(work, exponent[box], out=work)
+            if origin is not None and inverse:
+                target[box] = added(origin[box], work)
+            else:
+                round_into(work, target[box])
 
 
 def _measure_piece(

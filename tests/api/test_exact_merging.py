@@ -26,7 +26,7 @@ from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
 from normcli.domain.statistics import added
 from normcli.engine.events import Observer
-from normcli.errors import DataPolicyError, InputError, UsageError
+from normcli.errors import InputError, UsageError
 
 from .stores import STORAGES, store
 from .test_properties import FEW, MORE, folder
@@ -250,14 +250,20 @@ def test_moving_statistics_keep_the_sums_of_everything(tmp_path):
     np.testing.assert_array_equal(updated.moving_mean, whole.moving_mean)
 
 
-def test_squares_that_leave_float64_only_together_are_refused(tmp_path):
+def test_squares_that_leave_float64_only_together(tmp_path):
     for key, values in (("a", [0.0, 1.0]), ("b", [1e200, 1e200])):
         np.save(tmp_path / f"{key}.npy", np.array(values))
         normcli.fit(tmp_path / f"{key}.npy", tmp_path / f"{key}.json", layout="N")
-    with pytest.raises(DataPolicyError, match="float64"):
-        normcli.merge([tmp_path / "a.json", tmp_path / "b.json"])
-    with pytest.raises(DataPolicyError, match="float64"):
-        normcli.fit(tmp_path / "b.npy", update=tmp_path / "a.json", layout="N")
+    np.save(tmp_path / "both.npy", np.array([0.0, 1.0, 1e200, 1e200]))
+    whole = normcli.fit(tmp_path / "both.npy", layout="N")
+    assert not np.isfinite(whole.variance)
+    assert float(whole.std) == 5e199
+    merged = normcli.merge([tmp_path / "a.json", tmp_path / "b.json"])
+    updated = normcli.fit(tmp_path / "b.npy", update=tmp_path / "a.json", layout="N")
+    for other in (merged, updated):
+        for name in whole.statistics.moments.names():
+            held = getattr(other.statistics.moments, name)
+            assert held == getattr(whole.statistics.moments, name)
 
 
 def test_a_sidecar_changed_by_hand_is_refused(tmp_path):

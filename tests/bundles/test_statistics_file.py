@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import normcli
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.exact_sums import EXACT_NAMES
 from normcli.bundles.formats import FORMATS, read_bundle, write_bundle
@@ -18,6 +19,7 @@ from normcli.bundles.statistics_file import (
     ARRAY_NAMES,
     METHOD_NAMES,
     MOMENT_NAMES,
+    WIDE_NAMES,
     read_statistics,
     read_statistics_header,
     statistics_bundle,
@@ -175,6 +177,16 @@ def test_json_sidecars_follow_the_schema(tmp_path, options, moving):
     assert not validator.is_valid(document)
 
 
+@pytest.mark.parametrize("values", [[1e200, -1e200], [2**60, 2**60 + 1]])
+def test_wide_sidecars_follow_the_schema(tmp_path, values):
+    np.save(tmp_path / "x.npy", np.array(values))
+    normcli.fit(tmp_path / "x.npy", tmp_path / "s.json", layout="N")
+    schema = json.loads(SCHEMA.read_text())
+    document = json.loads((tmp_path / "s.json").read_text())
+    assert "mean_rest" in document["arrays"]
+    jsonschema.Draft202012Validator(schema).validate(document)
+
+
 def test_the_schema_knows_every_field():
     properties = json.loads(SCHEMA.read_text())["properties"]
     for cls, where in ((NormSpec, "spec"), (SourceDescription, "source")):
@@ -184,6 +196,7 @@ def test_the_schema_knows_every_field():
     assert set(properties["arrays"]["properties"]) == {
         *ARRAY_NAMES,
         *METHOD_NAMES,
+        *WIDE_NAMES,
         *EXACT_NAMES,
         *SKETCH_NAMES,
     }

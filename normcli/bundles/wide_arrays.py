@@ -1,0 +1,88 @@
+"""What float64 leaves out of moments, as arrays of a sidecar, and whether to trust them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.moments import Moments
+from normcli.domain.wide_moments import WideMoments, completed, wide
+from normcli.errors import InputError
+
+# Every magnitude of float64 is below 2**1024, and its smallest is 2**-1074.
+_EXPONENTS = (-1074, 1024)
+# Of moments that were merged as they are.
+_ROUNDING = 1e-6
+_HINT = "Fit again; the file was changed."
+
+
+def with_rests(moments: Moments, arrays: Mapping[str, np.ndarray], path: str) -> Moments:
+    """Return moments with what a file holds of what float64 leaves out of them.
+
+    Raises
+    ------
+    InputError
+        When arrays are missing, or cannot belong to these moments.
+    """
+    if "mean_rest" not in arrays:
+        if "m2_scaled" in arrays or "m2_exponent" in arrays:
+            raise InputError(f"{path} lacks 'mean_rest'.", _HINT)
+        return moments
+    if type(moments) is not Moments or ("m2_scaled" in arrays) != ("m2_exponent" in arrays):
+        raise InputError(f"{path} holds a 'mean_rest' that does not go with the others.", _HINT)
+    found = wide(moments)
+    values = {
+        name: arrays.get(name, getattr(found, name))
+        for name in ("mean_rest", "m2_scaled", "m2_exponent")
+    }
+    exponent = values["m2_exponent"]
+    _require((exponent >= _EXPONENTS[0]) & (exponent <= _EXPONENTS[1]), "m2_exponent", path)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        # A rounding of the mean, in units of the exponent; twice it, where means were merged.
+        unit = np.ldexp(np.spacing(np.abs(moments.mean)), -exponent)
+        _require(np.abs(values["mean_rest"]) <= 2 * unit, "mean_rest", path)
+        scaled = values["m2_scaled"]
+        plain = np.ldexp(scaled, 2 * exponent)
+        # What is close to subnormal is the same to as many bits as there are.
+        near = np.abs(plain - moments.m2) <= _ROUNDING * moments.m2 + 1e-300
+        same = (plain == moments.m2) | near
+        # Popoviciu: no variance exceeds a quarter of the squared spread.
+        spread = np.ldexp(moments.maximum, -exponent) - np.ldexp(moments.minimum, -exponent)
+        most = moments.count * spread * spread / 4 * (1 + _ROUNDING)
+        same &= (exponent == 0) | (scaled <= most)
+    _require(np.isfinite(scaled) & (scaled >= 0) & same, "m2_scaled", path)
+    held = {name: getattr(moments, name) for name in Moments.names()}
+    return WideMoments(**held, **values)
+
+
+def completed_by_sums(
+    moments: Moments, exact: ExactMoments, method: str, dtype: np.dtype, path: str
+) -> Moments:
+    """Return moments with what their exact sums say that float64 leaves out of them.
+
+    Sidecars of earlier versions have the sums alone.
+
+    Raises
+    ------
+    InputError
+        When the file holds something else.
+    """
+    if type(moments) not in (Moments, WideMoments):
+        return moments
+    plain = Moments(*(getattr(moments, name) for name in Moments.names()))
+    found = completed(plain, exact, method, dtype)
+    if isinstance(moments, WideMoments):
+        own = wide(found)
+        for name in ("mean_rest", "m2_scaled", "m2_exponent"):
+            _require(getattr(own, name) == getattr(moments, name), name, path)
+    return found
+
+
+def _require(good: np.ndarray, name: str, path: str) -> None:
+    if not np.all(good):
+        place = tuple(int(i) for i in np.argwhere(~np.asarray(good))[0])
+        raise InputError(
+            f"{path}: {name!r} at index {place} does not go with the mean and m2.", _HINT
+        )
