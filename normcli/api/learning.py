@@ -101,7 +101,7 @@ def learn_arrays(
         if output is not None:
             check_name(output, rule, inputs, prod(setup.geometry.scale_shape))
             check_place(output, run.overwrite, setup.geometry.scale_shape)
-        scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
+        scheduler = stack.enter_context(closing(make_scheduler(run)))
         scheduler.accept(inputs, None, source, target)
         given = resources(run, scheduler, observer)
         journal = None

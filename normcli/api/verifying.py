@@ -200,7 +200,7 @@ class _Verifying:
                 return str(error)
             return None
 
-        with closing(make_scheduler(self.run, self.observer)) as scheduler:
+        with closing(make_scheduler(self.run)) as scheduler:
             workers = scheduler.workers
         for part, problem in _in_threads(check, parts, workers):
             if problem is not None:
@@ -211,7 +211,7 @@ class _Verifying:
         self, names: list[str], promised: Mapping[str, Moments]
     ) -> tuple[VerifiedArray, ...]:
         found = []
-        with closing(make_scheduler(self.run, self.observer)) as scheduler:
+        with closing(make_scheduler(self.run)) as scheduler:
             for inner in names:
                 one = self._measure(inner, scheduler)
                 if one is None:
