@@ -34,6 +34,7 @@ from normcli.arrays.decoding import is_slow_to_decode
 from normcli.arrays.manifest import manifest_path
 from normcli.arrays.opening import make_sink, output_info
 from normcli.arrays.paths import parse_path
+from normcli.arrays.replacing import refuse_other_than_manifest
 from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.domain.affine import Affine
 from normcli.domain.constancy import constant_groups
@@ -46,7 +47,6 @@ from normcli.errors import DataPolicyError, UsageError
 from normcli.planning.memory import method_cost
 from normcli.planning.plan import Plan
 from normcli.planning.planner import GROUPS_IN_MEMORY, Resources, plan_apply
-from normcli.publishing import refuse_unwritable
 
 
 class ApplySetup:
@@ -161,7 +161,7 @@ class ApplySetup:
             output, {"": self.sink_info}, run.overwrite, hdf5_version=options.hdf5_version
         )
         if output != "-":
-            refuse_unwritable(manifest_path(self.sink.name), run.overwrite)
+            refuse_other_than_manifest(manifest_path(self.sink.name), run.overwrite)
         if self.sidecar is not None:
             refuse_shared(self.sidecar, [input_name], output)
             method = self.spec.method

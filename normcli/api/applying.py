@@ -71,7 +71,7 @@ def apply_array(
             place = stack.enter_context(RunPlace(container, run, observer))
             run = replace(run, overwrite=run.overwrite or place.handing_over)
         setup = ApplySetup(source, input_name, output, options, run, observer)
-        scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
+        scheduler = stack.enter_context(closing(make_scheduler(run)))
         scheduler.accept([input_name], output if place else None, source, setup.sink)
         given = resources(run, scheduler, observer)
         kernel, local = kernel_for(source.info.nbytes, scheduler), not scheduler.distributed

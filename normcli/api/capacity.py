@@ -13,20 +13,16 @@ from normcli.planning.memory import MIB
 from normcli.planning.planner import Resources
 
 
-def make_scheduler(run: RunOptions, observer: Observer) -> Scheduler:
+def make_scheduler(run: RunOptions) -> Scheduler:
     """Return the scheduler that the options name: threads here, or a cluster."""
     if run.scheduler and run.scheduler_file:
         raise UsageError("--scheduler and --scheduler-file exclude each other.")
     if run.workers is not None and run.workers < 1:
         raise UsageError(f"-j {run.workers}: at least one worker is needed.")
     if run.scheduler or run.scheduler_file:
-        cluster = ClusterScheduler(run.scheduler, run.scheduler_file, run.workers)
-        if cluster.exposed:
-            observer.warn(
-                f"the dask scheduler at {cluster.exposed} is plain TCP: whoever reaches it can run "
-                "code as you; docs/clusters.md tells how to use TLS"
-            )
-        return cluster
+        return ClusterScheduler(run.scheduler, run.scheduler_file, run.workers, run.insecure)
+    if run.insecure:
+        raise UsageError("--insecure is for a --scheduler or a --scheduler-file.")
     return ThreadScheduler(run.workers)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from normcli.api.convert_options import FORMATS, ConvertOptions
 from normcli.api.exporting import export_statistics
 from normcli.api.importing import import_statistics, recognized
-from normcli.api.replacing import refuse_foreign_container
 from normcli.api.sidecars import SUFFIXES
 from normcli.bundles.framework_file import TORCH_SUFFIXES
 from normcli.bundles.kaldi_file import SUFFIXES as KALDI_SUFFIXES
@@ -48,7 +47,6 @@ def convert_file(path: str, output: str, options: ConvertOptions, observer: Obse
     DataPolicyError
         When the numbers would differ.
     """
-    refuse_foreign_container(output, options.overwrite)
     source = options.source or recognized(path)
     target = options.target or _target(output, source)
     if source == "normcli":

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from normcli.api.replacing import refuse_foreign_container
+from normcli.bundles.attributes import parse_json
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.formats import FORMATS, publish_file, read_bundle, write_bundle
 from normcli.bundles.json_values import array_to_json
+from normcli.bundles.replacing import holds_array, names_inside, refuse_foreign
 from normcli.bundles.selection import listed, split_name
 from normcli.bundles.statistics_attributes import (
     SCHEMA,
@@ -24,6 +25,8 @@ from normcli.domain.dtypes import is_bfloat16
 from normcli.errors import DataPolicyError, InputError, UsageError
 
 TEXT_SUFFIX = ".txt"
+VALUE_SCHEMA = "normcli-value"
+_LONGEST_TEXT = 256 * 2**20
 
 _SETTINGS: Mapping[str, Callable[[StatisticsAttributes], Any]] = {
     "epsilon": lambda a: a.spec.epsilon,
@@ -155,20 +158,64 @@ def write_value(path: str, name: str, value: Any, overwrite: bool = False) -> No
     """
     suffix = Path(path).suffix.lower()
     if suffix == TEXT_SUFFIX:
-        publish_file(path, f"{value_text(value)}\n".encode(), overwrite)
+        text = f"{value_text(value)}\n"
+        refuse_foreign(path, overwrite, "a value", lambda file: _is_value_text(file, text))
+        publish_file(path, text.encode(), overwrite)
     elif suffix == ".json":
         text = json.dumps(value_json(value), allow_nan=False)
+        refuse_foreign(path, overwrite, "a value", _is_value_json)
         publish_file(path, f"{text}\n".encode(), overwrite)
     elif suffix in FORMATS:
-        refuse_foreign_container(path, overwrite)
-        attrs = {} if suffix in (".npy", ".npz") else {"schema": "normcli-value"}
-        array = value_array(name, value)
-        write_bundle(path, Bundle({name.replace("-", "_"): array}, attrs), overwrite)
+        attrs = {} if suffix in (".npy", ".npz") else {"schema": VALUE_SCHEMA}
+        array, own = value_array(name, value), name.replace("-", "_")
+        known = (own, *ARRAY_NAMES, *METHOD_NAMES, "std", *_SETTINGS)
+        refuse_foreign(
+            path,
+            overwrite,
+            "such a value",
+            lambda file: (
+                names_inside(file)[1].get("schema") == VALUE_SCHEMA
+                if attrs
+                else holds_array(file, known, array.shape)
+            ),
+        )
+        write_bundle(path, Bundle({own: array}, attrs), overwrite)
     else:
         raise UsageError(
             f"The suffix of {path} tells no format that normcli writes.",
             f"Known suffixes: {TEXT_SUFFIX} {' '.join(FORMATS)}.",
         )
+
+
+def _is_value_text(path: str, new: str) -> bool:
+    """Whether a text is numbers alone or, where a text is to replace it, a single line."""
+    if Path(path).stat().st_size > _LONGEST_TEXT:
+        return False
+    text = Path(path).read_text("utf-8")
+    return _are_numbers(text) or (not _are_numbers(new) and text.count("\n") <= 1)
+
+
+def _are_numbers(text: str) -> bool:
+    try:
+        for word in text.split():
+            if word != "none":
+                float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_value_json(path: str) -> bool:
+    """Whether a document is what `value_json` returns: no object, and lists of these alone."""
+    document = parse_json(Path(path).read_text("utf-8"))
+    waiting = [document]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            return False
+        if isinstance(item, list):
+            waiting += item
+    return True
 
 
 def value_array(name: str, value: Any) -> np.ndarray:

@@ -106,7 +106,7 @@ def fit_arrays(
                 closing(open_joined(list(inputs), layout.batch_axis, rules))
             )
         warn_of_input(source, observer)
-        scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
+        scheduler = stack.enter_context(closing(make_scheduler(run)))
         scheduler.accept(inputs, None, source)
         setup = FitSetup(source, layout, output, options, run, observer, earlier)
         given = resources(run, scheduler, observer)

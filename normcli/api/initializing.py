@@ -10,7 +10,6 @@ import numpy as np
 
 from normcli.api.options import NormOptions
 from normcli.api.preparing import fitted_spec, new_spec, provenance, resolve_layout
-from normcli.api.replacing import refuse_foreign_container
 from normcli.arrays.opening import open_source
 from normcli.bundles.formats import split_path
 from normcli.bundles.parameter_file import read_term, write_affine
@@ -94,7 +93,6 @@ def write_initial(path: str, affine: Affine, made: dict[str, Any], overwrite: bo
     plain = Path(path).suffix.lower() == ".npy"
     if plain and "seed" in made:
         raise UsageError("An .npy file cannot record the seed.", "Use .npz, .json or .safetensors.")
-    refuse_foreign_container(path, overwrite)
     write_affine(path, affine, overwrite, None if plain else made)
 
 

@@ -100,7 +100,8 @@ def learn_arrays(
         setup = LearnSetup(source, target, options, rule, observer)
         if output is not None:
             check_name(output, rule, inputs, prod(setup.geometry.scale_shape))
-        scheduler = stack.enter_context(closing(make_scheduler(run, observer)))
+            check_place(output, run.overwrite, setup.geometry.scale_shape)
+        scheduler = stack.enter_context(closing(make_scheduler(run)))
         scheduler.accept(inputs, None, source, target)
         given = resources(run, scheduler, observer)
         journal = None

@@ -14,10 +14,10 @@ from normcli.arrays.opening import refuse_same
 from normcli.bundles.formats import FORMATS
 from normcli.bundles.parameter_file import (
     draft_affine,
-    holds_affine,
     read_affine,
     read_bias,
     read_scale,
+    refuse_other_than_affine,
 )
 from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.domain.affine import Affine
@@ -69,8 +69,17 @@ def check_name(path: str, rule: LearnRule, inputs: Sequence[str], cells: int = 0
         )
 
 
-def check_place(path: str, overwrite: bool) -> None:
+def check_place(path: str, overwrite: bool, shape: tuple[int, ...] | None = None) -> None:
     """Refuse a place that cannot be written to, or holds what must not be replaced.
+
+    Parameters
+    ----------
+    path : str
+        The name.
+    overwrite : bool
+        Whether an earlier file may be replaced.
+    shape : tuple of int, optional
+        Extents of scale and bias, where they are known; an .npy file has to have them.
 
     Raises
     ------
@@ -80,14 +89,7 @@ def check_place(path: str, overwrite: bool) -> None:
         When the folder is missing or cannot be written to.
     """
     refuse_unwritable(Path(path), overwrite)
-    if Path(path).suffix.lower() == ".npy" or not (overwrite and Path(path).exists()):
-        return  # An .npy file does not tell what it is.
-    if not holds_affine(path):
-        raise UsageError(
-            f"{path} holds something else than a learned scale and bias, which --overwrite does "
-            "not replace.",
-            "Choose another name, or remove it.",
-        )
+    refuse_other_than_affine(path, overwrite, shape)
 
 
 def draft_learned(

@@ -26,6 +26,9 @@ class RunOptions:
         Address of a dask.distributed scheduler.
     scheduler_file : str, optional
         The JSON file of a dask.distributed scheduler.
+    insecure : bool
+        Use a scheduler without TLS that is not on the loopback address: whoever reaches it can run
+        code as the user.
     dry_run : bool
         Only plan.
     restart : bool
@@ -37,6 +40,7 @@ class RunOptions:
     memory: int | str | None = None
     scheduler: str | None = None
     scheduler_file: str | None = None
+    insecure: bool = False
     dry_run: bool = False
     restart: bool = False
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from normcli.arrays.opening import make_sink, refuse_same
 from normcli.arrays.paths import parse_path
-from normcli.bundles.statistics_file import read_statistics_header, statistics_attrs
+from normcli.bundles.statistics_file import refuse_other_than_statistics, statistics_attrs
 from normcli.domain.affine import Affine
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.exact_moments import most_limbs
@@ -21,7 +21,7 @@ from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription
 from normcli.engine.collectors import StoredMoments
 from normcli.engine.journal import Journal
-from normcli.errors import InputError, UsageError
+from normcli.errors import UsageError
 from normcli.planning.plan import Pass
 from normcli.publishing import refuse_unwritable
 
@@ -82,21 +82,7 @@ def check_sidecar(
             "Write .zarr, .h5 or .npz.",
         )
     refuse_unwritable(Path(path), overwrite)
-    if overwrite and suffix in BY_BLOCK and Path(path).exists():
-        _refuse_foreign(path)
-
-
-def _refuse_foreign(path: str) -> None:
-    """Refuse to replace a container that holds something else than statistics."""
-    try:
-        foreign = read_statistics_header(path) is None
-    except InputError:
-        foreign = True
-    if foreign:
-        raise UsageError(
-            f"{path} holds something else than statistics, which --overwrite does not replace.",
-            "Choose another name, or remove it.",
-        )
+    refuse_other_than_statistics(path, overwrite)
 
 
 def refuse_shared(path: str, inputs: Sequence[str], output: str | None = None) -> None:

@@ -38,7 +38,7 @@ from normcli.engine.run import Runner
 from normcli.engine.schedulers import Scheduler
 from normcli.engine.tasks import MeasureJob
 from normcli.engine.walk import Walk
-from normcli.errors import InputError, NormcliError, UsageError
+from normcli.errors import InputError, NormcliError, TransientError, UsageError
 from normcli.kernels.select import choose
 from normcli.planning.plan import Pass
 from normcli.planning.planner import plan_fit
@@ -67,6 +67,8 @@ def verify_output(output: str, run: RunOptions, observer: Observer) -> Verificat
     ------
     InputError
         When there is no such output.
+    TransientError
+        When storage fails again and again, so that it cannot be told.
     """
     begin = time.perf_counter()
     if output == "-":
@@ -101,6 +103,8 @@ class _Verifying:
         parts, nbytes = 0, 0
         try:
             manifest = read_manifest(beside)
+        except TransientError:
+            raise  # Storage fails; that says nothing of what it holds.
         except NormcliError as error:
             self.damage.append(error.message)
         else:
@@ -183,6 +187,8 @@ class _Verifying:
     def _open_structure(self, stored: StoredSpans, manifest: Manifest) -> None:
         try:
             stored.open_structure(manifest.arrays)
+        except TransientError:
+            raise  # Storage fails; that says nothing of what it holds.
         except NormcliError as error:
             self.damage.append(error.message)
 
@@ -194,7 +200,7 @@ class _Verifying:
                 return str(error)
             return None
 
-        with closing(make_scheduler(self.run, self.observer)) as scheduler:
+        with closing(make_scheduler(self.run)) as scheduler:
             workers = scheduler.workers
         for part, problem in _in_threads(check, parts, workers):
             if problem is not None:
@@ -205,7 +211,7 @@ class _Verifying:
         self, names: list[str], promised: Mapping[str, Moments]
     ) -> tuple[VerifiedArray, ...]:
         found = []
-        with closing(make_scheduler(self.run, self.observer)) as scheduler:
+        with closing(make_scheduler(self.run)) as scheduler:
             for inner in names:
                 one = self._measure(inner, scheduler)
                 if one is None:
@@ -228,6 +234,8 @@ class _Verifying:
         """Read an array as a whole; what cannot be read is damage."""
         try:
             source = WatchedSource(open_source(self._name(inner)))
+        except TransientError:
+            raise  # Storage fails; that says nothing of what it holds.
         except NormcliError as error:
             self.damage.append(error.message)
             return None

@@ -9,7 +9,7 @@ from normcli.api.verification import Verification
 from normcli.bundles.formats import read_bundle
 from normcli.bundles.statistics_attributes import SCHEMA
 from normcli.bundles.statistics_check import inconsistencies
-from normcli.errors import NormcliError
+from normcli.errors import NormcliError, TransientError
 
 SIDECAR_SUFFIXES = (".json", ".npz", ".h5", ".hdf5", ".zarr", ".safetensors")
 
@@ -20,6 +20,8 @@ def is_statistics(output: str) -> bool:
         return False
     try:
         return read_bundle(output, lambda names: []).attrs.get("schema") == SCHEMA
+    except TransientError:
+        raise
     except NormcliError:
         return False
 
@@ -33,6 +35,8 @@ def verify_statistics(output: str, begin: float) -> Verification:
         parts = len(bundle.arrays)
         nbytes = sum(values.nbytes for values in bundle.arrays.values())
         damage += (f"{output}: {what}" for what in inconsistencies(bundle, output))
+    except TransientError:
+        raise  # Storage fails; that says nothing of what it holds.
     except NormcliError as error:
         damage.append(error.message)
     seconds = time.perf_counter() - begin

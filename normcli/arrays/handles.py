@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from normcli.retrying import reopened
+
 T = TypeVar("T")
 
 
@@ -31,13 +33,17 @@ class PerProcess(Generic[T]):
         self._pid = 0
 
     def get(self) -> T:
-        """Return the open handle of this process."""
+        """Return the open handle of this process.
+
+        Opening is tried again after errors that may pass: many a file is opened a second time by
+        the thread or process that reads its blocks.
+        """
         handle = self._handle
         if handle is not None and self._pid == os.getpid():
             return handle
         with self._lock:
             if self._handle is None or self._pid != os.getpid():
-                self._handle = self._opener()
+                self._handle = reopened(self._opener)
                 self._pid = os.getpid()
             return self._handle
 

@@ -19,6 +19,7 @@ from normcli.arrays.hdf5_filters import (
     OversizedChunkError,
     Pipeline,
     inflate_at_most,
+    require_stored_size,
 )
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block
@@ -72,6 +73,7 @@ class ChunkCheck:
             stored = self._dataset.id.get_chunk_info_by_coord(begin)
             if stored.byte_offset is None:
                 continue
+            require_stored_size(f"{self._name} at {begin}", stored.size, self._bytes)
             mask, data = self._dataset.id.read_direct_chunk(begin)
             try:
                 self._decode(data, mask)

@@ -20,7 +20,12 @@ import numpy as np
 from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import read_error
 from normcli.arrays.handles import PerProcess
-from normcli.arrays.hdf5_filters import BadChunkError, OversizedChunkError, Pipeline
+from normcli.arrays.hdf5_filters import (
+    BadChunkError,
+    OversizedChunkError,
+    Pipeline,
+    require_stored_size,
+)
 from normcli.arrays.hdf5_probes import base_of_chunks, base_of_run, edges_are_unfiltered
 from normcli.arrays.npy import RawSource
 from normcli.arrays.npy_format import NpyHeader
@@ -258,9 +263,9 @@ class _Chunked:
 
     def _stored(self, number: int, begin: tuple[int, ...]) -> np.ndarray:
         size = int(self._index.sizes[number])
-        # No filter makes a chunk this much larger; a damaged index must not cost its memory.
-        if not 0 <= size <= 2 * self._pipeline.chunk_bytes + 4096:
+        if size < 0:
             raise self._bad(begin, f"is said to have {size} bytes")
+        require_stored_size(f"{self._name} at {begin}", size, self._pipeline.chunk_bytes)
         data = np.empty(size, np.uint8)
         self._read_into(byte_view(data), int(self._index.offsets[number]), begin)
         return data

@@ -13,6 +13,7 @@ import numpy as np
 
 from normcli.arrays.hdf5_registered import Decoder, decoder_of, keeps_size
 from normcli.arrays.runs import byte_view
+from normcli.errors import SafetyError
 
 isal_zlib: Any = None
 _INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, ValueError)
@@ -348,3 +349,28 @@ def _unshuffle(data: Any, out: np.ndarray) -> None:
 
 def _bytes_of(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1).view(np.uint8)
+
+
+def require_stored_size(where: str, size: int, chunk_bytes: int) -> None:
+    """Refuse a stored chunk that no filter made of one chunk, before memory is taken for it.
+
+    Parameters
+    ----------
+    where : str
+        The chunk, for the message.
+    size : int
+        Bytes that it takes in the file, as the file says.
+    chunk_bytes : int
+        Bytes of its elements.
+
+    Raises
+    ------
+    SafetyError
+        When it is more than twice as large as its elements (and 4096 bytes).
+    """
+    if size > 2 * chunk_bytes + 4096:
+        raise SafetyError(
+            f"{where}: its stored chunk is said to have {size:,} bytes, for {chunk_bytes:,} bytes "
+            "of elements.",
+            "It is damaged, or made to exhaust memory; it was not read.",
+        )

@@ -49,6 +49,42 @@ def list_datasets(path: Path) -> list[ArrayEntry]:
     return entries
 
 
+def list_contents(path: Path) -> dict[str, bool]:
+    """Return all that a file holds, by name, and whether each is a dataset.
+
+    Besides datasets of any type these are links to elsewhere, named types, and attributes of
+    groups; groups themselves hold nothing. Of the root, the mark of normcli does not count.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    found: dict[str, bool] = {}
+
+    def visit(name: str, link: Any) -> None:
+        if not isinstance(link, h5py.HardLink):
+            found[name] = False
+            return
+        node = file[name]
+        if not isinstance(node, h5py.Group):
+            found[name] = isinstance(node, h5py.Dataset)
+        elif len(node.attrs):
+            found[f"attributes of {name}"] = False
+
+    require_listable(require_hdf5(path))
+    file = open_file(path)
+    try:
+        file.visititems_links(visit)
+        if set(file.attrs) - {ROOT_ATTR}:
+            found["attributes of /"] = False
+    except FAILURES as error:
+        raise unreadable(str(path), error) from error
+    finally:
+        file.close()
+    return found
+
+
 def chunk_spans(path: Path) -> dict[str, tuple[int, int]]:
     """Return offset and bytes of every stored chunk of a file, by its key.
 

@@ -16,10 +16,12 @@ import numpy as np
 
 from normcli.arrays.access import StoredPart
 from normcli.arrays.checksums import crc32c
+from normcli.arrays.files import read_error
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.moments import Moments
 from normcli.errors import DataPolicyError, InputError
 from normcli.publishing import Draft, output_error
+from normcli.retrying import retried
 
 SUFFIX = ".manifest.jsonl"
 FORMAT = "normcli-manifest"
@@ -156,12 +158,28 @@ def read_manifest(path: Path | str) -> Manifest:
         When it cannot be read, or is of a later version.
     DataPolicyError
         When it is not as it was written.
+    TransientError
+        When storage fails again and again.
     """
-    try:
+
+    def attempt() -> Manifest:
         with open(path, "rb") as file:
             return _read(file, str(path))
+
+    try:
+        return retried(attempt, str(path))
     except OSError as error:
-        raise InputError(f"{path} could not be read: {error.strerror or error}.") from error
+        raise read_error(str(path), error) from error
+
+
+def is_manifest(path: Path | str) -> bool:
+    """Whether a file begins as a manifest of any version does."""
+    try:
+        with open(path, "rb") as file:
+            header = json.loads(file.readline(_LONGEST_HEADER))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(header, dict) and header.get("format") == FORMAT
 
 
 def _lines(manifest: Manifest) -> Iterator[bytes]:

@@ -148,6 +148,16 @@ def list_members(path: Path) -> list[ArrayEntry]:
     return entries
 
 
+def list_contents(path: Path) -> dict[str, bool]:
+    """Return the names of all members of an NPZ file, and whether each is an array."""
+    found = {}
+    for member in _members(path):
+        name = member.filename.removesuffix(".npy")
+        if name != ATTRS_MEMBER:
+            found[name] = name != member.filename
+    return found
+
+
 def has_mark(path: Path) -> bool:
     """Whether normcli wrote the file as a container of several arrays."""
     return any(member.filename == f"{ATTRS_MEMBER}.npy" for member in _members(path))

@@ -12,12 +12,12 @@ from normcli.arrays.drafts import Contents
 from normcli.arrays.joined import JoinedSource
 from normcli.arrays.output_layout import output_info
 from normcli.arrays.paths import ArrayPath, parse_path
+from normcli.arrays.replacing import refuse_losses
 from normcli.arrays.rules import STRICT, InputRules
 from normcli.arrays.sniffing import pickle_error
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import require_real
 from normcli.errors import InputError, UsageError
-from normcli.publishing import refuse_existing
 from normcli.retrying import reopened
 
 __all__ = [
@@ -153,10 +153,12 @@ def make_sink(
     path = parse_path(text, "output")
     if hdf5_version is not None and path.format != "hdf5":
         raise UsageError(f"{text} is no HDF5 file, so --hdf5-version has no meaning.")
+    if path.format == "npy":
+        refuse_losses(path, set(), False, overwrite)
     if path.format in ("npy", "stream"):
         return _single_sink(path, arrays, overwrite)
     paths = {key: _inner_path(path, key) for key in arrays}
-    _refuse_losses(path, set(paths.values()), list(arrays) != [""], overwrite)
+    refuse_losses(path, set(paths.values()), list(arrays) != [""], overwrite)
     contents = Contents(path.container, arrays, paths, overwrite)
     if path.format == "hdf5":
         from normcli.arrays.hdf5_sink import Hdf5Sink
@@ -282,39 +284,6 @@ def _single_sink(path: ArrayPath, arrays: Mapping[str, ArrayInfo], overwrite: bo
 def _inner_path(path: ArrayPath, key: str) -> str:
     joined = "/".join(part for part in (path.inner, key) if part)
     return joined or _DEFAULT_INNER[path.format]
-
-
-def _refuse_losses(path: ArrayPath, names: set[str], several: bool, overwrite: bool) -> None:
-    """Raise UsageError when replacing a container would lose arrays that are not replaced."""
-    if not os.path.lexists(path.container):
-        return
-    refuse_existing(path.container, overwrite)
-    try:
-        entries = _list_container(path)
-    except InputError as error:
-        raise UsageError(
-            f"{path.container} exists and cannot be read, so it is not replaced.",
-            "Remove it first, or choose another -o.",
-        ) from error
-    others = [entry.path for entry in entries if entry.path not in names]
-    # Earlier statistics give way as a whole; they share names with the new ones.
-    earlier = several and len(others) < len(entries) and _has_mark(path)
-    if others and not earlier:
-        raise UsageError(
-            f"{path.container} holds other arrays, which would be lost: {', '.join(others[:5])}.",
-            "Choose another -o.",
-        )
-
-
-def _has_mark(path: ArrayPath) -> bool:
-    """Whether the container is a set of statistics that normcli itself wrote."""
-    if path.format == "hdf5":
-        from normcli.arrays.hdf5_listing import has_mark
-    elif path.format == "zarr":
-        from normcli.arrays.zarr_open import has_mark
-    else:
-        from normcli.arrays.npz import has_mark
-    return has_mark(path.container)
 
 
 def _relation(output: Path, source: Path) -> str | None:

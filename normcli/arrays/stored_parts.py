@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from normcli.arrays.access import ArraySource, StoredPart
 from normcli.arrays.checksums import PartChecksum, part_checksum
+from normcli.arrays.files import read_error
 from normcli.arrays.opening import open_source
 from normcli.arrays.part_keys import parse_block_key, parse_span_key
 from normcli.arrays.runs import byte_view
+from normcli.arrays.zarr_files import files_below
 from normcli.errors import InputError
+from normcli.retrying import reopened, retried
 
 _PIECE = 1 << 20
+# What zipfile raises for a member that is not as it was written.
+_DAMAGED = (zipfile.BadZipFile, zlib.error)
 
 
 class PartError(Exception):
@@ -43,12 +50,15 @@ class StoredFiles:
         ------
         PartError
             When it is missing, has another length, or has changed.
+        TransientError
+            When storage fails again and again: that says nothing of the part.
         """
         path = self._root / part.key
         where = f"{part.key} (file {path})"
         if not path.resolve().is_relative_to(self._real) or path.is_symlink():
             raise PartError(f"{where} is a link, or outside of the store")
-        try:
+
+        def summed() -> PartChecksum:
             with open(path, "rb", opener=_no_links) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size != part.nbytes:
@@ -56,6 +66,10 @@ class StoredFiles:
                 checksum = PartChecksum()
                 while piece := file.read(_PIECE):
                     checksum.add(piece)
+            return checksum
+
+        try:
+            checksum = retried(summed, where)
         except FileNotFoundError:
             raise PartError(f"{where} is missing") from None
         except OSError as error:
@@ -63,13 +77,22 @@ class StoredFiles:
         _compare(where, part, checksum.nbytes, checksum.value)
 
     def surplus(self, parts: Mapping[str, StoredPart]) -> Iterator[str]:
-        """Yield what is there beside the parts."""
-        for folder, _, names in os.walk(self._root):
-            for name in names:
-                path = Path(folder, name)
-                key = path.relative_to(self._root).as_posix()
-                if key not in parts:
-                    yield f"{key} (file {path}) is not one of its parts"
+        """Yield what is there beside the parts.
+
+        Raises
+        ------
+        TransientError
+            When storage fails again and again.
+        InputError
+            When a folder cannot be listed for another reason.
+        """
+        try:
+            keys = retried(lambda: [key for key, _ in files_below(self._root)], str(self._root))
+        except OSError as error:
+            raise read_error(str(error.filename or self._root), error) from error
+        for key in keys:
+            if key not in parts:
+                yield f"{key} (file {self._root / key}) is not one of its parts"
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -127,7 +150,7 @@ class StoredSpans:
         if self._container == "hdf5":
             from normcli.arrays.hdf5_listing import chunk_spans
 
-            self._chunks = chunk_spans(self._path)
+            self._chunks = reopened(lambda: chunk_spans(self._path))
         for name in inner:
             source = open_source(f"{self._path}/{name}" if name else str(self._path))
             self._sources[name] = source
@@ -151,9 +174,9 @@ class StoredSpans:
     def _check_bytes(self, where: str, part: StoredPart, offset: int, nbytes: int) -> None:
         checksum = PartChecksum()
         while checksum.nbytes < nbytes:
-            wanted = min(_PIECE, nbytes - checksum.nbytes)
+            wanted, place = min(_PIECE, nbytes - checksum.nbytes), offset + checksum.nbytes
             try:
-                piece = os.pread(self._file, wanted, offset + checksum.nbytes)
+                piece = retried(partial(os.pread, self._file, wanted, place), where)
             except OSError as error:
                 raise PartError(f"{where} cannot be read: {error.strerror or error}") from error
             if not piece:
@@ -192,24 +215,31 @@ def open_parts(path: Path, container: str) -> StoredFiles | StoredSpans:
     if container == "zarr":
         return StoredFiles(path)
     try:
-        return StoredSpans(path, container)
+        return retried(lambda: StoredSpans(path, container), str(path))
     except OSError as error:
-        raise InputError(f"{path} could not be read: {error.strerror or error}.") from error
+        raise read_error(str(path), error) from error
 
 
 def damaged_members(path: Path) -> Iterator[str]:
     """Yield the members of an NPZ file that fail its own checksums."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                try:
-                    with archive.open(member) as file:
-                        while file.read(_PIECE):
-                            pass
-                except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-                    yield f"{member.filename} of {path}: {error}"
+        archive = retried(lambda: zipfile.ZipFile(path), str(path))
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         yield f"{path}: {error}"
+        return
+    with archive:
+        for member in archive.infolist():
+            try:
+                retried(partial(_read_through, archive, member), f"{member.filename} of {path}")
+            except (OSError, RuntimeError, ValueError, EOFError, *_DAMAGED) as error:
+                yield f"{member.filename} of {path}: {error}"
+
+
+def _read_through(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Read a member to its end, where its checksum is compared."""
+    with archive.open(member) as file:
+        while file.read(_PIECE):
+            pass
 
 
 def _compare(where: str, part: StoredPart, nbytes: int, checksum: int) -> None:

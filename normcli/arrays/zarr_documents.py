@@ -147,6 +147,23 @@ def is_array(root: Path, folder: Path, files: list[str], rules: InputRules) -> b
     return kind == "array"
 
 
+def group_attributes(folder: Path) -> set[str]:
+    """Return the names of the attributes of a group, of format 2 or 3.
+
+    Raises
+    ------
+    InputError
+        When its documents cannot be read.
+    """
+    found: set[str] = set()
+    if os.path.lexists(folder / "zarr.json"):
+        attributes = _parsed(folder / "zarr.json").get("attributes")
+        found.update(attributes if isinstance(attributes, Mapping) else ())
+    if os.path.lexists(folder / ".zattrs"):
+        found.update(_parsed(folder / ".zattrs"))
+    return found
+
+
 def _parsed(path: Path) -> dict[str, Any]:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)

@@ -16,7 +16,13 @@ from normcli.arrays.zarr_codecs import bound
 from normcli.arrays.zarr_describe import (
     describe,
 )
-from normcli.arrays.zarr_documents import DOCUMENTS, ArrayDocument, is_array, read_document
+from normcli.arrays.zarr_documents import (
+    DOCUMENTS,
+    ArrayDocument,
+    group_attributes,
+    is_array,
+    read_document,
+)
 from normcli.arrays.zarr_files import files_below
 from normcli.arrays.zarr_links import require_inside
 from normcli.arrays.zarr_store import CheckedStore
@@ -75,6 +81,33 @@ def list_zarr(path: Path, rules: InputRules = STRICT) -> list[ArrayEntry]:
         found.append(ArrayEntry(inner, info, _stored_bytes(here)))
     if not marked:
         raise InputError(f"{path} is a folder without Zarr metadata.")
+    return found
+
+
+def list_contents(path: Path) -> dict[str, bool]:
+    """Return all that a store holds, by name, and whether each is an array.
+
+    Arrays count even where they cannot be read; so do attributes of groups. Of the root, the mark
+    of normcli does not count.
+
+    Raises
+    ------
+    InputError
+        When a document of a group cannot be read.
+    """
+    found: dict[str, bool] = {}
+    for folder, folders, files in os.walk(path, onerror=_unlisted):
+        here = Path(folder)
+        inner = "" if here == path else here.relative_to(path).as_posix()
+        try:
+            array = is_array(path, here, files, STRICT)
+        except InputError:
+            array = True
+        if array:
+            folders.clear()
+            found[inner] = True
+        elif group_attributes(here) - ({ROOT_ATTR} if not inner else set()):
+            found[f"attributes of {inner or '/'}"] = False
     return found
 
 

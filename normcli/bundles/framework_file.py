@@ -21,6 +21,7 @@ from normcli.bundles.bundle import Bundle
 from normcli.bundles.formats import publish_file, write_bundle
 from normcli.bundles.guards import reading, require_file
 from normcli.bundles.json_values import array_from_numbers
+from normcli.bundles.replacing import holds_layer, refuse_foreign
 from normcli.domain.affine import Affine
 from normcli.domain.channel_norm import ChannelNorm
 from normcli.errors import InputError, UsageError
@@ -28,6 +29,8 @@ from normcli.errors import InputError, UsageError
 # State dicts, which hold tensors alone.
 TORCH_SUFFIXES = (".pt", ".pth")
 TORCH_NAMES = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+_SCALER_NAMES = {"mean_", "var_", "scale_", "n_features_in_", "n_samples_seen_"}
+_SCALER_NAMES |= {"with_mean", "with_std", "copy"}
 _MAX_JSON = 256 * 2**20
 
 
@@ -110,6 +113,7 @@ def write_scaler(path: str, norm: ChannelNorm, overwrite: bool) -> None:
         counts = norm.count.reshape(-1)
         same = bool(np.all(counts == counts[0]))
         document["n_samples_seen_"] = int(counts[0]) if same else counts.tolist()
+    refuse_foreign(path, overwrite, "the attributes of a StandardScaler", _is_scaler)
     publish_file(path, (json.dumps(document, indent=1) + "\n").encode(), overwrite)
 
 
@@ -117,6 +121,7 @@ def write_normalize(path: str, norm: ChannelNorm, overwrite: bool) -> None:
     """Write mean and std of ``torchvision.transforms.Normalize`` as JSON."""
     shift, divisor = norm.folded("Normalize")
     document = {"mean": shift.tolist(), "std": divisor.tolist()}
+    refuse_foreign(path, overwrite, "mean and std of a Normalize", _is_normalize)
     publish_file(path, (json.dumps(document) + "\n").encode(), overwrite)
 
 
@@ -166,6 +171,7 @@ def read_divisors(path: str, mean: str, divisor: str) -> tuple[np.ndarray, np.nd
 def _write(
     path: str, arrays: dict[str, np.ndarray], about: dict[str, Any], overwrite: bool
 ) -> None:
+    refuse_foreign(path, overwrite, "one layer", holds_layer)
     suffix = Path(path).suffix.lower()
     if suffix in TORCH_SUFFIXES and not arrays.keys() - TORCH_NAMES:
         publish_file(path, torch_file.state_dict(path, arrays), overwrite)
@@ -174,3 +180,11 @@ def _write(
     known = {key: value for key, value in about.items() if value not in (None, "unknown")}
     attrs = known if held else {}
     write_bundle(path, Bundle(arrays, attrs), overwrite)
+
+
+def _is_scaler(path: str) -> bool:
+    return {"mean_", "scale_"} <= read_document(path).keys() <= _SCALER_NAMES
+
+
+def _is_normalize(path: str) -> bool:
+    return read_document(path).keys() == {"mean", "std"}

@@ -18,6 +18,7 @@ import numpy as np
 
 from normcli.bundles.formats import publish_file
 from normcli.bundles.guards import reading, require_file
+from normcli.bundles.replacing import refuse_foreign
 from normcli.domain.channel_norm import MOST_ROUNDING
 from normcli.errors import DataPolicyError, InputError
 
@@ -83,4 +84,12 @@ def write_cmvn(
         )
     rows = ([*sums, float(count)], [*squares, 0.0])
     lines = [" ".join(f"{float(value):.17g}" for value in row) for row in rows]
+    refuse_foreign(path, overwrite, "CMVN statistics", _is_cmvn)
     publish_file(path, f" [\n  {lines[0]}\n  {lines[1]} ]\n".encode("ascii"), overwrite)
+
+
+def _is_cmvn(path: str) -> bool:
+    read_cmvn(path)
+    # That passes over what stands around the brackets; ours has nothing there.
+    text = Path(path).read_text("ascii").strip()
+    return text.startswith("[") and text.endswith("]")

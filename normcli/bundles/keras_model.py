@@ -18,6 +18,8 @@ import numpy as np
 
 from normcli.bundles.formats import publish_file
 from normcli.bundles.keras_file import CONFIG, METADATA, WEIGHTS, WEIGHTS_SUFFIX
+from normcli.bundles.replacing import names_inside, refuse_foreign
+from normcli.bundles.selection import split_name
 from normcli.domain.affine import Affine
 from normcli.domain.channel_norm import ChannelNorm
 from normcli.domain.norm_spec import NormSpec
@@ -25,6 +27,9 @@ from normcli.errors import DataPolicyError, UsageError
 
 # The layers are configured as the first version of Keras 3 knew them, except for this one.
 _SINCE = {"RMSNormalization": "3.9.0"}
+# What the variables of one layer are called, and of a note of the version.
+_VARIABLES = {"gamma", "beta", "moving_mean", "moving_variance", "scale"}
+_LONGEST_NOTE = 10_000
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -141,6 +146,7 @@ def write_layer(path: str, layer: KerasLayer, dtype: np.dtype, overwrite: bool) 
                 f"{layer.class_name} without a scale and a bias has no weights to write.",
                 "Write a .keras file, which holds the layer itself.",
             )
+        refuse_foreign(path, overwrite, "the weights of one layer", _is_layer)
         publish_file(path, weights, overwrite)
         return
     if layer.shape[0] is not None:
@@ -159,6 +165,7 @@ def write_layer(path: str, layer: KerasLayer, dtype: np.dtype, overwrite: bool) 
         for name, data in parts.items():
             # A date of its own would make the same model other bytes each time.
             archive.writestr(zipfile.ZipInfo(name), data)
+    refuse_foreign(path, overwrite, "a model that normcli wrote", _is_ours)
     publish_file(path, image.getvalue(), overwrite)
 
 
@@ -205,3 +212,18 @@ def _no_layer(spec: NormSpec) -> DataPolicyError:
         "LayerNormalization has parameters along the axes it aggregates, GroupNormalization along "
         "C, and RMSNormalization aggregates the last axes.",
     )
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a model is as `write_layer` wrote it; Keras notes when it saves one again."""
+    with zipfile.ZipFile(path) as archive:
+        if set(archive.namelist()) != {METADATA, CONFIG, WEIGHTS}:
+            return False
+        with archive.open(METADATA) as file:
+            return set(json.loads(file.read(_LONGEST_NOTE))) == {"keras_version"}
+
+
+def _is_layer(path: str) -> bool:
+    names, _ = names_inside(path)
+    layers = {split_name(name)[0] for name in names}
+    return len(layers) == 1 and {split_name(name)[1] for name in names} <= _VARIABLES

@@ -77,6 +77,38 @@ def read_stream(stream: IO[bytes], size: int, where: str, allowance: Allowance) 
     allowance : Allowance
         Bytes that may be allocated.
     """
+    shape, fortran, dtype, header = _header(stream, size, where)
+    if dtype.hasobject:
+        raise pickle_error(where)
+    type_from_storage(dtype, where)
+    nbytes = prod(shape) * dtype.itemsize
+    if nbytes != size - header:
+        raise InputError(
+            f"{where}: shape {shape} and dtype {dtype} need {nbytes:,} bytes of elements, but "
+            f"the file has {size - header:,}."
+        )
+    allowance.take(where, nbytes)
+    elements = np.frombuffer(stream.read(nbytes), dtype=dtype)
+    return from_storage(elements.reshape(shape, order="F" if fortran else "C"), where)
+
+
+def stored_shape(path: str) -> tuple[int, ...]:
+    """Return the shape of the array in an NPY file; its elements are not read.
+
+    Raises
+    ------
+    InputError
+        When the file is malformed.
+    """
+    size = require_file(path)
+    with reading(path, "an NPY file"), Path(path).open("rb") as file:
+        return _header(file, size, path)[0]
+
+
+def _header(
+    stream: IO[bytes], size: int, where: str
+) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Return shape, Fortran order, type, and how many bytes went before the elements."""
     start = stream.read(len(_MAGIC) + 2)
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise pickle_error(where)
@@ -94,19 +126,7 @@ def read_stream(stream: IO[bytes], size: int, where: str, allowance: Allowance) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # A header written by Python 2 is read all the same.
         shape, fortran, dtype = parse(io.BytesIO(length + stream.read(header)))
-    if dtype.hasobject:
-        raise pickle_error(where)
-    type_from_storage(dtype, where)
-    nbytes = prod(shape) * dtype.itemsize
-    rest = size - len(start) - len(length) - header
-    if nbytes != rest:
-        raise InputError(
-            f"{where}: shape {shape} and dtype {dtype} need {nbytes:,} bytes of elements, but "
-            f"the file has {rest:,}."
-        )
-    allowance.take(where, nbytes)
-    elements = np.frombuffer(stream.read(nbytes), dtype=dtype)
-    return from_storage(elements.reshape(shape, order="F" if fortran else "C"), where)
+    return shape, fortran, dtype, len(start) + len(length) + header
 
 
 def write_stream(stream: IO[bytes], values: np.ndarray) -> None:

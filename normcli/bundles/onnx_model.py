@@ -14,11 +14,13 @@ import numpy as np
 
 from normcli.bundles.extras import missing_package
 from normcli.bundles.formats import publish_file
+from normcli.bundles.replacing import refuse_foreign
 from normcli.domain.affine import Affine
 from normcli.domain.channel_norm import ChannelNorm
 from normcli.domain.norm_spec import NormSpec
 from normcli.errors import DataPolicyError, UsageError
 
+_PRODUCER = "normcli"
 # The opset that has per-channel parameters of GroupNormalization, and the one with RMS.
 _OPSET, _RMS_OPSET = 21, 23
 # The first version of the file format that each opset came with.
@@ -198,13 +200,14 @@ def write_model(path: str, node: Node, dtype: np.dtype, spec: NormSpec, overwrit
     )
     model = helper.make_model(
         graph,
-        producer_name="normcli",
+        producer_name=_PRODUCER,
         opset_imports=[helper.make_opsetid("", node.opset)],
         ir_version=_IR[node.opset],
     )
     if not by_group:
         # The checker refuses operators that a later opset replaced, even in a model of theirs.
         onnx.checker.check_model(model, full_check=True)
+    refuse_foreign(path, overwrite, "a model that normcli wrote", _is_ours)
     publish_file(path, model.SerializeToString(deterministic=True), overwrite)
 
 
@@ -224,3 +227,13 @@ def _no_node(spec: NormSpec) -> DataPolicyError:
         "LayerNormalization aggregates the last axes, InstanceNormalization and "
         "GroupNormalization all but N and C.",
     )
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a model names normcli as its producer, the second field of what `write_model` writes.
+
+    The first is the version of the format, a number below 128.
+    """
+    with open(path, "rb") as file:
+        head = file.read(4 + len(_PRODUCER))
+    return head[:1] == b"\x08" and head[2:] == bytes((0x12, len(_PRODUCER))) + _PRODUCER.encode()

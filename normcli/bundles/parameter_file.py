@@ -17,6 +17,7 @@ from normcli.bundles.array_checks import (
 )
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.formats import draft_bundle, read_bundle, split_path, write_bundle
+from normcli.bundles.replacing import holds_array, holds_marked, refuse_foreign
 from normcli.bundles.selection import listed, split_name
 from normcli.domain.affine import Affine
 from normcli.errors import InputError, UsageError
@@ -164,6 +165,7 @@ def write_affine(
     UsageError
         When both are absent, or the format cannot hold them.
     """
+    refuse_other_than_affine(path, overwrite, _shape(affine))
     write_bundle(path, _affine_bundle(path, affine, attrs), overwrite)
 
 
@@ -188,15 +190,37 @@ def draft_affine(
     UsageError, OutputError
         As `write_affine`.
     """
+    refuse_other_than_affine(path, overwrite, _shape(affine))
     return draft_bundle(path, _affine_bundle(path, affine, attrs), overwrite, folder)
 
 
-def holds_affine(path: str) -> bool:
-    """Return whether a file says of itself that `write_affine` wrote it."""
-    try:
-        return read_bundle(path, lambda names: []).attrs.get("schema") == AFFINE_SCHEMA
-    except InputError:
-        return False
+def refuse_other_than_affine(
+    path: str, overwrite: bool, shape: tuple[int, ...] | None = None
+) -> None:
+    """Raise UsageError when a file exists that a scale and a bias must not replace.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    overwrite : bool
+        Whether an earlier file may be replaced.
+    shape : tuple of int, optional
+        Extents of what is to be written, which an earlier .npy file must have too; such a file
+        passes where they are not known yet.
+    """
+
+    def is_own(name: str) -> bool:
+        if Path(name).suffix.lower() == ".npy":
+            return shape is None or holds_array(name, (), shape)
+        return holds_marked(name, AFFINE_SCHEMA, ("scale", "bias", GROUPS_NAME))
+
+    refuse_foreign(path, overwrite, "a scale and a bias", is_own)
+
+
+def _shape(affine: Affine) -> tuple[int, ...] | None:
+    part = affine.bias if affine.scale is None else affine.scale
+    return None if part is None else part.shape
 
 
 def _affine_bundle(path: str, affine: Affine, attrs: Mapping[str, Any] | None) -> Bundle:

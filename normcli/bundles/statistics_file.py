@@ -21,12 +21,13 @@ from normcli.bundles.array_checks import (
     to_integer,
 )
 from normcli.bundles.bundle import Bundle
-from normcli.bundles.exact_sums import exact_arrays, exact_from_arrays
+from normcli.bundles.exact_sums import EXACT_NAMES, exact_arrays, exact_from_arrays
 from normcli.bundles.formats import draft_bundle, read_bundle, write_bundle
 from normcli.bundles.json_file import MAX_VALUES
 from normcli.bundles.json_values import array_to_json, written_values
+from normcli.bundles.replacing import holds_marked, refuse_foreign
 from normcli.bundles.selection import listed
-from normcli.bundles.sketch_arrays import sketch_arrays, sketches_from_arrays
+from normcli.bundles.sketch_arrays import SKETCH_NAMES, sketch_arrays, sketches_from_arrays
 from normcli.bundles.statistics_attributes import (
     SCHEMA,
     attributes_from_attrs,
@@ -186,7 +187,14 @@ def write_statistics(path: str, stats: Statistics, overwrite: bool = False) -> N
     OutputError
         When storage fails; nothing is left then.
     """
+    refuse_other_than_statistics(path, overwrite)
     write_bundle(path, statistics_bundle(_for_format(path, stats)), overwrite)
+
+
+def refuse_other_than_statistics(path: str, overwrite: bool) -> None:
+    """Raise UsageError when a file exists that statistics must not replace."""
+    known = (*ARRAY_NAMES, *METHOD_NAMES, *EXACT_NAMES, *SKETCH_NAMES)
+    refuse_foreign(path, overwrite, "statistics", lambda name: holds_marked(name, SCHEMA, known))
 
 
 def draft_statistics(
@@ -206,6 +214,7 @@ def draft_statistics(
     UsageError, OutputError
         As `write_statistics`.
     """
+    refuse_other_than_statistics(path, overwrite)
     return draft_bundle(path, statistics_bundle(_for_format(path, stats)), overwrite, folder)
 
 

@@ -266,6 +266,11 @@ _RUN = (
     *_LOCAL_RUN,
     _run("--scheduler", metavar="ADDRESS", help="A dask.distributed scheduler."),
     _run("--scheduler-file", metavar="FILE", help="Its JSON file."),
+    _run(
+        "--insecure",
+        is_flag=True,
+        help="Use a scheduler without TLS on a network: whoever reaches it can run code as you.",
+    ),
     _DRY_RUN,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -104,6 +105,20 @@ def os_error_text(error: OSError) -> str:
     return f"{where}{error.strerror or error}."
 
 
+def _leave_at_once(number: int) -> NoReturn:
+    """End the process while blocks are in flight, with a line that tells so."""
+    name = signal.Signals(number).name
+    text = (
+        f"normcli: error: stopped by {name}, without waiting for what was in flight.\n"
+        "Hint: The same command continues from what was written down, or starts again.\n"
+    )
+    with suppress(OSError, ValueError):
+        # A terminal that was paused, or a pipe that is full, must not keep the process.
+        if select.select((), (2,), (), 0)[1]:
+            os.write(2, text.encode())
+    os._exit(128 + number)
+
+
 @contextmanager
 def _signals(screen: Screen) -> Iterator[None]:
     """Turn signals into `Stopped`, except where they are ignored, as SIGHUP under nohup.
@@ -116,9 +131,9 @@ def _signals(screen: Screen) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if STOPPING.is_set():
-            os._exit(128 + number)
+            _leave_at_once(number)
         STOPPING.set()
-        timer = threading.Timer(CLEAN_SECONDS, os._exit, (128 + number,))
+        timer = threading.Timer(CLEAN_SECONDS, _leave_at_once, (number,))
         timer.daemon = True
         timer.start()
         watchdog.append(timer)

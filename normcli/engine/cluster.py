@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from normcli.arrays.paths import parse_path
+from normcli.engine.cluster_address import refuse_exposed, require_scheduler
 from normcli.engine.cluster_client import (
     no_workers,
     stop_all,
@@ -46,9 +47,13 @@ class ClusterScheduler:
         The JSON file that the scheduler wrote.
     at_once : int, optional
         Blocks in flight at once in one worker process; None takes its threads.
+    insecure : bool
+        Whether the scheduler may be on a network without encryption.
 
     Raises
     ------
+    SafetyError
+        When it is, and may not be.
     TransientError
         When no scheduler answers.
     """
@@ -60,6 +65,7 @@ class ClusterScheduler:
         address: str | None = None,
         scheduler_file: str | None = None,
         at_once: int | None = None,
+        insecure: bool = False,
     ) -> None:
         try:
             from distributed import Client
@@ -73,7 +79,11 @@ class ClusterScheduler:
                 "dask scheduler --scheduler-file FILE writes it.",
             )
         where = address or scheduler_file
-        _require_certificates(address or _address_in(str(scheduler_file)))
+        named = address or _address_in(str(scheduler_file))
+        if not insecure:
+            refuse_exposed(named)
+        _require_certificates(named)
+        require_scheduler(named)
         # What is lost is told once, in an error of ours, and not by tracebacks before it.
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL + 1)
         try:
@@ -92,16 +102,6 @@ class ClusterScheduler:
         self._output = "nothing"
         self._memory: int | None = None
         self._compiled = True
-
-    @property
-    def exposed(self) -> str | None:
-        """The scheduler's address, if others on the network could use it; None behind TLS."""
-        scheduler: Any = self._client.scheduler
-        address = str(scheduler.address)
-        protocol, _, rest = address.partition("://")
-        host = rest.rsplit(":", 1)[0].strip("[]")
-        local = host == "localhost" or host.startswith("127.") or host == "::1"
-        return None if local or protocol != "tcp" else address
 
     @property
     def workers(self) -> int:

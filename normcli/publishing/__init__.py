@@ -7,6 +7,7 @@ it is whole. Rename is atomic for readers, and durable once the file and its fol
 
 from normcli.publishing.draft import (
     Draft,
+    is_empty,
     output_error,
     refuse_existing,
     refuse_unwritable,
@@ -20,6 +21,7 @@ __all__ = [
     "Draft",
     "Handover",
     "Workplace",
+    "is_empty",
     "output_error",
     "refuse_existing",
     "refuse_unwritable",

@@ -13,14 +13,13 @@ from pathlib import Path
 
 from normcli.errors import NormcliError, OutputError, UsageError
 from normcli.publishing.exchanging import exchanged
+from normcli.publishing.strangers import DOCUMENTS, stranger
 
 SYNCS_AT_ONCE = 16
 DRAFT_MARK = ".normcli-draft-"
 DRAFT = "draft"
 # Characters, of up to four bytes each; file systems allow 255 bytes a name.
 WHOSE = 40
-# What a Zarr store has at its root.
-_ZARR = frozenset(("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"))
 
 
 @dataclass(frozen=True)
@@ -197,11 +196,25 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
         names = set(os.listdir(target))
     except OSError as error:
         raise output_error(target, error) from error
-    if names and (target.suffix.lower() != ".zarr" or names.isdisjoint(_ZARR)):
+    if names and (target.suffix.lower() != ".zarr" or names.isdisjoint(DOCUMENTS)):
         raise UsageError(
             f"{target} is a folder and no Zarr store, so it is not replaced.",
             "Remove it first, or choose another -o.",
         )
+    try:
+        other = stranger(target)
+    except OSError as error:
+        raise output_error(target, error) from error
+    if other is not None:
+        raise UsageError(
+            f"{target} holds {other}, which is no part of a Zarr store and would be lost.",
+            "Move it elsewhere, or choose another -o.",
+        )
+
+
+def is_empty(target: Path) -> bool:
+    """Whether a file or folder that exists holds nothing."""
+    return not os.listdir(target) if target.is_dir() else target.stat().st_size == 0
 
 
 def output_error(target: Path | str, error: OSError) -> NormcliError:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socketserver
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -283,24 +281,3 @@ def test_the_same_scale_and_bias_as_on_threads(cluster, tmp_path, solver):
     for name in ("scale", "bias"):
         ours, theirs = (getattr(o.affine, name) for o in (found, threads))
         assert ours.tobytes() == theirs.tobytes()
-
-
-class WebServer(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-        self.request.recv(1000)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_another_kind_of_server_is_no_scheduler(tmp_path):
-    """dask takes the first bytes of what it answers for a length, and asks for exabytes."""
-    name = store(tmp_path, "x", X)
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), WebServer) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        where = f"tcp://127.0.0.1:{server.server_address[1]}"
-        with pytest.raises(TransientError, match="No dask scheduler answers at tcp"):
-            normcli.fit(name, layout="NCHW", scheduler=where)
-        server.shutdown()

@@ -283,7 +283,11 @@ BYTES = 4 * 7 * 5 * 4
 BAD = {
     "short": (zlib.compress(bytes(BYTES - 100)), 0, "inflates to 460 of its 560 bytes"),
     "long": (zlib.compress(bytes(BYTES + 1)), 0, "more than"),
-    "bomb": (zlib.compress(bytes(1 << 26)), 0, "is said to have|more than"),
+    "bomb": (
+        zlib.compress(bytes(1 << 26)),
+        0,
+        r"is said to have 6\d,\d{3} bytes|more than",
+    ),
     "nonsense": (b"nonsense", 0, "does not inflate"),
     "empty": (b"\0", 0, "inflate"),
     "cut": (zlib.compress(sample("u1", (BYTES,)).tobytes())[:-3], 0, "cut|inflate"),
@@ -300,7 +304,8 @@ class TestMalformed:
         text = make(tmp_path, sample("f4"), **FILTERS["shuffle"])
         put_chunk(tmp_path / "x.h5", data, mask)
         source = open_source(f"{text}/a")
-        with pytest.raises(SafetyError if kind == "long" else InputError, match=match) as caught:
+        kind = SafetyError if kind in ("long", "bomb") else InputError
+        with pytest.raises(kind, match=match) as caught:
             source.read(whole(SHAPE))
         assert "x.h5/a at (4, 0, 5)" in str(caught.value)
         source.read(Block(0, (0, 0, 0), (4, 7, 10)))

@@ -37,6 +37,7 @@ LEARN = {
 }  # fmt: skip
 RUN = {
     "output", "overwrite", "workers", "memory", "scheduler", "scheduler-file", "dry-run", "restart",
+    "insecure",
 }  # fmt: skip
 SCREEN = {"json", "quiet", "verbose", "progress", "no-progress", "debug", "help"}
 

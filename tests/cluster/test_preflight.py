@@ -198,23 +198,23 @@ def own_address() -> str:
 
 
 @pytest.mark.slow
-def test_plain_tcp_on_the_network_is_warned_of(data, tmp_path):
+def test_plain_tcp_on_the_network_is_refused(data, tmp_path):
     host = own_address()
     made = Cluster(tmp_path / "cluster")
     try:
         made.start_scheduler("--host", host)
         made.start_worker("--host", host)
         made.wait_for_workers(1)
-        ended = run(
-            "fit", data / "x.npy", "--layout", "NCHW", "--json", "--scheduler-file", made.file
-        )
+        command = ["fit", data / "x.npy", "--layout", "NCHW", "--json"]
+        refused = run(*command, "--scheduler-file", made.file)
+        allowed = run(*command, "--scheduler-file", made.file, "--insecure")
     finally:
         made.close()
-    assert ended.code == 0, ended.err
-    lines = [line for line in ended.err.splitlines() if "warning" in line]
-    assert len(lines) == 1
-    assert f"tcp://{host}:" in lines[0]
-    assert "TLS" in lines[0]
+    assert refused.code == 4, refused.err
+    assert f"The dask scheduler at tcp://{host}:" in refused.err
+    assert "--insecure" in refused.err
+    assert allowed.code == 0, allowed.err
+    assert "warning" not in allowed.err
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@
  *   FI_LOG=path           gets a line "operation path" when one is hit
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -116,6 +117,9 @@ int unlink(const char *a) { REAL(unlink); if (hit("unlink", a) == 1) return -1; 
 int unlinkat(int x, const char *a, int f) { REAL(unlinkat); if (hit("unlink", a) == 1) return -1; return real(x, a, f); }
 int mkdir(const char *a, mode_t m) { REAL(mkdir); if (hit("mkdir", a) == 1) return -1; return real(a, m); }
 int rmdir(const char *a) { REAL(rmdir); if (hit("rmdir", a) == 1) return -1; return real(a); }
+DIR *opendir(const char *a) { REAL(opendir); if (hit("list", a) == 1) return NULL; return real(a); }
+struct dirent *readdir(DIR *d) { REAL(readdir); if (hit_fd("list", dirfd(d)) == 1) return NULL; return real(d); }
+struct dirent64 *readdir64(DIR *d) { REAL(readdir64); if (hit_fd("list", dirfd(d)) == 1) return NULL; return real(d); }
 int flock(int fd, int how) { REAL(flock); TRY("flock", fd); return real(fd, how); }
 static mode_t mode_of(int flags, va_list list) { return flags & (O_CREAT | O_TMPFILE) ? va_arg(list, mode_t) : 0; }
 #define MODE(flags) va_list list; va_start(list, flags); mode_t m = mode_of(flags, list); va_end(list)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.terminal import NORMCLI, environment
 from tests.faults.commands import apply_command
 from tests.faults.forked import Forks
 from tests.faults.outcomes import outcome
@@ -74,6 +77,9 @@ def test_a_second_signal_ends_at_once(shim: Shim, forks: Forks, inputs, tmp_path
     # While the interpreter ends, Python has no handlers any more; a shell sees 130 either way.
     assert process.returncode in (130, -signal.SIGINT), told
     figures.most("R8", second_signal_to_end_s=time.monotonic() - begin)
+    if process.returncode == 130:
+        assert "stopped by SIGINT, without waiting for what was in flight" in told
+        assert "The same command continues" in told
     assert outcome(tmp_path, "y") == {}
     ended = forks.run(*command, cwd=tmp_path)
     assert ended.code == 0, ended.err
@@ -91,6 +97,35 @@ def test_storage_that_hangs_does_not_keep_a_run(shim: Shim, inputs, tmp_path, fi
     told = process.communicate(timeout=20)[1].decode()
     figures.most("R8", hanging_storage_signal_to_end_s=time.monotonic() - begin)
     assert process.returncode == 143, told
+    assert "stopped by SIGTERM, without waiting for what was in flight" in told
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_reader_of_stderr_that_hangs_does_not_keep_a_run(shim: Shim, inputs, tmp_path, twice):
+    """Nobody empties the pipe, so that the line of the end cannot be written."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    process = subprocess.Popen(
+        [NORMCLI, *map(str, apply_command(inputs, "x.npy", "-q"))],
+        cwd=tmp_path,
+        stderr=writing,
+        env=environment(
+            LD_PRELOAD=str(shim.library), FI_OPS="fsync", FI_MATCH="draft", FI_DELAY="30000000"
+        ),
+    )
+    wait_for(tmp_path / ".y.npy.normcli-work" / "journal", 2, process)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    if twice:
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(10) in (143, -signal.SIGTERM)
+    os.close(reading)
+    os.close(writing)
 
 
 def test_usr1_tells_where_the_run_is_and_goes_on(shim: Shim, inputs, tmp_path):

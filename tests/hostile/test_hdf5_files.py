@@ -216,7 +216,7 @@ CASES: dict[str, Case] = {
         stored_chunk(long_as_a_chunk(), shape=(15, 6)), 4, "x.h5/a at (10, 0)", "more than"
     ),
     "chunk said to be long": case(
-        stored_chunk(zlib.compress(bytes(1 << 24))), 3, "x.h5/a at (10, 0)", "16316 bytes"
+        stored_chunk(zlib.compress(bytes(1 << 24))), 4, "x.h5/a at (10, 0)", "16,316 bytes"
     ),
     "chunk of nonsense": case(stored_chunk(b"nonsense"), 3, "x.h5/a at (10, 0)", "inflate"),
     "unknown filter": case(unknown_filter, 3, "x.h5/b", "filter 31999"),

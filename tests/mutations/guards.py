@@ -54,6 +54,9 @@ WORKPLACE = "publishing/test_workplace.py"
 HANDOVER = "publishing/test_handover.py"
 BAD = "cli/test_bad_input.py"
 FOLDERS = "cli/test_names.py"
+REPLACING = "cli/test_replacing.py"
+ADDRESSES = "cluster/test_addresses.py"
+READING = "faults/test_storage_that_reads_badly.py"
 MOTION = "faults/test_inputs_in_motion.py"
 
 
@@ -570,7 +573,7 @@ GUARDS = (
     _condition(
         "parameters of a shape that their bytes do not have are read",
         "bundles/npy_file.py",
-        "nbytes != rest",
+        "nbytes != size - header",
         f"{BUNDLES}::test_npy_files_that_lie",
     ),
     _condition(
@@ -709,6 +712,56 @@ GUARDS = (
         "publishing/draft.py",
         "not overwrite and (target.exists() or target.is_symlink())",
         *refused(BAD, "existing output"),
+    ),
+    _condition(
+        "others' files are replaced by statistics and parameters",
+        "bundles/replacing.py",
+        "not own",
+        f"{REPLACING}::test_others_data_stay[fit-.json]",
+        f"{REPLACING}::test_others_data_stay[convert-.npz]",
+    ),
+    _condition(
+        "others' arrays are lost with the array that is replaced",
+        "arrays/replacing.py",
+        "others and not (several and len(others) < len(held) and _has_mark(path))",
+        f"{REPLACING}::test_others_data_stay[apply-.h5]",
+    ),
+    _condition(
+        "others' files in the folder of a store are lost",
+        "publishing/draft.py",
+        "other is not None",
+        f"{REPLACING}::test_what_is_no_array_is_not_lost_either",
+    ),
+    _condition(
+        "others' files are replaced by a manifest",
+        "arrays/replacing.py",
+        "path.exists() and not is_empty(path) and not is_manifest(path)",
+        f"{REPLACING}::test_companions_of_an_output_may_be_others_files",
+    ),
+    _condition(
+        "a scheduler that others can use is used",
+        "engine/cluster_address.py",
+        "is_exposed(address)",
+        f"{ADDRESSES}::test_an_exposed_scheduler_is_refused_before_it_is_asked",
+    ),
+    _condition(
+        "dask talks to a server that is no scheduler",
+        "engine/cluster_address.py",
+        'len(start) < 8 or struct.unpack("<Q", start)[0] > _LONGEST_GREETING',
+        f"{ADDRESSES}::test_what_greets_otherwise_is_no_scheduler",
+    ),
+    _condition(
+        "memory is taken for what an HDF5 chunk claims to be",
+        "arrays/hdf5_filters.py",
+        "size > 2 * chunk_bytes + 4096",
+        *refused(HDF5, "chunk said to be long"),
+    ),
+    Guard(
+        "a file that cannot be opened for a moment ends a run",
+        "arrays/handles.py",
+        "self._handle = reopened(self._opener)",
+        "self._handle = self._opener()",
+        (f"{READING}::test_verify_reads_again[x.zarr]",),
     ),
     _condition(
         "a link is taken for the work folder",
@@ -880,7 +933,7 @@ GUARDS = (
     _condition(
         "a folder of other things is removed for an output",
         "publishing/draft.py",
-        'names and (target.suffix.lower() != ".zarr" or names.isdisjoint(_ZARR))',
+        'names and (target.suffix.lower() != ".zarr" or names.isdisjoint(DOCUMENTS))',
         f"{FOLDERS}::test_a_folder_of_other_things_is_not_replaced",
     ),
     Guard(
