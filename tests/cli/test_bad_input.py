@@ -95,7 +95,7 @@ CASES = {
     "ddof 2": ([*APPLY, "--ddof", "2"], 2, ["--ddof"]),
     "ddof of one element": (["fit", "one.npy", "-o", "s.json", "--ddof", "1"], 7,
                             ["one element", "--ddof 0"]),
-    "no rows": (["fit", "empty.npy", "-o", "s.json"], 3, ["empty", "(0, 3)"]),
+    "no rows": (["fit", "empty.npy", "-o", "s.json"], 3, ["empty.npy is empty", "(0, 3)"]),
     "no columns": (["apply", "hollow.npy", "-o", "y.npy"], 3, ["empty", "(3, 0)"]),
     "scalar": (["fit", "scalar.npy", "-o", "s.json"], 3, ["single number"]),
     "objects": (["fit", "objects.npy", "-o", "s.json"], (3, 4), ["objects.npy"]),
