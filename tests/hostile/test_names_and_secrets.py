@@ -142,20 +142,28 @@ def test_a_name_of_a_megabyte(here):
     assert len(ended.err) < 20_000
 
 
-@pytest.mark.parametrize("json_output", [False, True])
-def test_secrets_of_addresses(here, json_output):
+@pytest.mark.parametrize("option", [(), ("--json",), ("--debug",)], ids=" ".join)
+def test_secrets_of_addresses(here, option):
     np.save("x.npy", VALUES)
     address = HTTPS.replace("/", "_").replace("_", "/", 3)
     for arguments in (
         ("fit", HTTPS, "-o", "s.json"),
+        ("fit", "x.npy", "-o", HTTPS.replace(".npy", ".json")),
+        ("fit", "x.npy", "-o", "s3://key:hunter4@bucket/s.json"),
         ("apply", "x.npy", "-o", HTTPS),
         ("apply", "x.npy", "-o", "y.npy", "--stats", address),
+        ("apply", "x.npy", "-o", "y.npy", "--scale", address),
         ("inspect", HTTPS),
+        ("clean", HTTPS),
+        ("verify", HTTPS),
+        ("extract", HTTPS, "mean"),
+        ("convert", HTTPS, "-o", "c.json"),
     ):
-        ended = call(*arguments, *(["--json"] if json_output else []))
+        ended = call(*arguments, *option)
         assert ended.code, arguments
-        assert "hunter" not in ended.err
+        assert "hunter" not in ended.err, ended.err
         assert "hunter" not in ended.text
+        assert ("Traceback" in ended.err) == (option == ("--debug",)), ended
 
 
 def test_no_secret_in_a_sidecar(here, monkeypatch):
