@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 _MASK = "***"
+# An address taken for a path has one slash left. A scheme of one letter would be a drive.
+_SCHEME = r"[A-Za-z0-9+.-]{2}:/{1,2}"
 # user:password@ before a host, and the query of an address, where signatures and tokens are.
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s'\"]{1,4096}@")
-_QUERY = re.compile(r"(://[^\s?#'\"]{0,4096}[?#])[^\s'\"]{1,65536}")
+_CREDENTIALS = re.compile(rf"({_SCHEME})[^/@\s'\"]{{1,4096}}@")
+_QUERY = re.compile(rf"({_SCHEME}[^\s?#'\"]{{0,4096}}[?#])[^\s'\"]{{1,65536}}")
 
 
 def redacted(text: str) -> str:
@@ -18,6 +20,6 @@ def redacted(text: str) -> str:
     >>> redacted("s3://key:secret@bucket/x.zarr and https://h/x?X-Amz-Signature=abc")
     's3://***@bucket/x.zarr and https://h/x?***'
     """
-    if "://" not in text:
+    if ":/" not in text:
         return text
-    return _QUERY.sub(rf"\1{_MASK}", _CREDENTIALS.sub(f"{_MASK}@", text))
+    return _QUERY.sub(rf"\1{_MASK}", _CREDENTIALS.sub(rf"\1{_MASK}@", text))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from normcli.bundles.array_checks import require_not_negative_variance, to_count, to_float64
 from normcli.bundles.attributes import parse_json
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.formats import FORMATS, publish_file, read_bundle, write_bundle
@@ -114,10 +115,13 @@ def extract_value(path: str, name: str) -> Any:
         values = bundle.arrays[wanted]
         if "m2_exponent" in bundle.arrays and wanted in ("variance", "m2"):
             values = _beyond(values, key, bundle, path)
-            return _known(values, bundle)
+            return _known(values, bundle, path)
         if wanted in _OF_ELEMENTS:
-            values = _known(values, bundle)
-        return np.sqrt(values) if key == "std" else values
+            values = _known(values, bundle, path)
+        if key == "std":
+            require_not_negative_variance(values, f"{path}: {wanted!r}")
+            return np.sqrt(values)
+        return values
     about = attributes_from_attrs(bundle.attrs, path)
     if key in _SETTINGS:
         return _SETTINGS[key](about)
@@ -235,7 +239,7 @@ def value_array(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _known(values: np.ndarray, bundle: Bundle) -> np.ndarray:
+def _known(values: np.ndarray, bundle: Bundle, path: str) -> np.ndarray:
     """Return values of groups, NaN where an apply takes none.
 
     A sidecar has 0 for the mean of no element, and keeps what is finite under ``--nonfinite
@@ -244,10 +248,16 @@ def _known(values: np.ndarray, bundle: Bundle) -> np.ndarray:
     count, nonfinite = (bundle.arrays.get(name) for name in ("count", "nonfinite"))
     if count is None or nonfinite is None:
         return values
+    if not values.shape == count.shape == nonfinite.shape:
+        raise InputError(
+            f"{path} contradicts itself: its values have shape {values.shape}, 'count' has "
+            f"{count.shape} and 'nonfinite' {nonfinite.shape}."
+        )
+    values = to_float64(values, f"{path}: its values")
     spec = bundle.attrs.get("spec")
-    unknown = count == 0
+    unknown = to_count(count, f"{path}: 'count'") == 0
     if isinstance(spec, Mapping) and spec.get("nonfinite") == "propagate":
-        unknown = unknown | (nonfinite > 0)
+        unknown = unknown | (to_count(nonfinite, f"{path}: 'nonfinite'") > 0)
     return np.where(unknown, np.nan, values)
 
 

@@ -100,7 +100,7 @@ class FitSetup:
         self.rule: MovingRule | None = moving_rule(options, earlier)
         if self.rule is not None and self.rule.instances:
             self.spec = self.spec.of_dataset()
-        self.geometry = bind(self.spec, source.info.shape)
+        self.geometry = bind(self.spec, source.info.shape, source.name)
         if earlier is not None:
             path = str(options.update)
             require_same(earlier, self.described, self.spec, self.geometry, path)

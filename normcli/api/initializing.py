@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,6 @@ def _described(
 
 def _parsed(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",")] if text.strip() != "none" else []
-    if not all(word.isdigit() and int(word) > 0 for word in words):
+    if not all(re.fullmatch(r"[0-9]{1,18}", word) and int(word) > 0 for word in words):
         raise UsageError(f"--shape {text!r} is no shape.", "Like 64, or 20,30; none is a scalar.")
     return tuple(int(word) for word in words)

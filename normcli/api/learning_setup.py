@@ -85,7 +85,7 @@ class LearnSetup:
             self.spec = new_spec(options, layout, source.info)
         check_expectations(options, source, layout)
         _require_same_shape(source, target, observer)
-        self.geometry = bind(self.spec, source.info.shape)
+        self.geometry = bind(self.spec, source.info.shape, source.name)
         self.described, self.target_described = describe(source), describe(target)
         if known is None:
             supplied = supplied_statistics(apply, self.spec, self.geometry, self.described)

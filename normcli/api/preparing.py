@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -179,7 +180,7 @@ def check_expectations(options: NormOptions, source: ArraySource, layout: Layout
             )
     if options.expect_shape is not None:
         words = [word.strip() for word in options.expect_shape.split(",")]
-        if not all(word == "*" or word.isdigit() for word in words):
+        if not all(re.fullmatch(r"\*|[0-9]{1,18}", word) for word in words):
             raise UsageError(
                 f"--expect-shape {options.expect_shape!r} is no shape.", "Like '*,3,224,224'."
             )

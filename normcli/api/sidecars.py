@@ -10,6 +10,7 @@ import numpy as np
 
 from normcli.arrays.opening import make_sink, refuse_same
 from normcli.arrays.paths import parse_path
+from normcli.bundles.formats import require_writer
 from normcli.bundles.statistics_file import refuse_other_than_statistics, statistics_attrs
 from normcli.domain.affine import Affine
 from normcli.domain.array_info import ArrayInfo
@@ -70,6 +71,7 @@ def check_sidecar(
         raise UsageError(
             f"{path} has no suffix of a statistics file.", f"Use one of {', '.join(SUFFIXES)}."
         )
+    require_writer(path)
     most = len(array_names(method))
     if exact is not None:
         # JSON holds eight bytes of a sketch as the text of one number.

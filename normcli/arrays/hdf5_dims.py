@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 
+from normcli.arrays.hdf5_names import text_of
 from normcli.retrying import raise_storage_error
 
 _LABELS = "DIMENSION_LABELS"
@@ -24,7 +25,7 @@ def dimension_names(dataset: h5py.Dataset) -> tuple[str, ...] | None:
     A label goes before the name of a scale, and the scale of one axis has its own name.
     """
     if dataset.ndim == 1 and _is_scale(dataset):
-        return (_last(dataset.name),)
+        return (_last(text_of(dataset.name)),)
     labels, scales = _labels(dataset), _scales(dataset)
     names = tuple(label or scale for label, scale in zip(labels, scales, strict=True))
     return names if any(names) else None
@@ -47,7 +48,7 @@ def _scales(dataset: h5py.Dataset) -> list[str]:
     for axis, references in enumerate(() if values is None else values):
         try:
             if len(references):
-                names[axis] = _last(dataset.file[references[0]].name)
+                names[axis] = _last(text_of(dataset.file[references[0]].name))
         except _UNREADABLE as error:
             raise_storage_error(dataset.file.filename, error)
             continue  # a reference to what is not there

@@ -11,6 +11,7 @@ import numpy as np
 from normcli.arrays.access import StoredPart
 from normcli.arrays.checksums import PartChecksum
 from normcli.arrays.hdf5_encode import ChunkEncoder
+from normcli.arrays.hdf5_names import key_of
 from normcli.arrays.hdf5_places import NOWHERE, chunk_key, stored_chunks
 from normcli.arrays.part_keys import parse_block_key
 from normcli.arrays.raw_writer import PlaceWriter, RawWriter, write_checked
@@ -55,7 +56,7 @@ class DirectWriters:
         # Nobody writes what HDF5 reads here, so its lock is not needed.
         with h5py.File(path, "r", locking=False) as file:
             for inner, info in arrays.items():
-                dataset = file[inner]
+                dataset = file[key_of(inner)]
                 kind = h5py.h5t.py_create(info.dtype, logical=True)
                 if dataset.shape != info.shape or dataset.id.get_type() != kind:
                     raise ValueError(f"{inner} is not as it was laid out")

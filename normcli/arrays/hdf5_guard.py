@@ -12,6 +12,7 @@ from pathlib import Path
 
 import h5py
 
+from normcli.arrays.hdf5_names import key_of, text_of
 from normcli.arrays.rules import STRICT, InputRules
 from normcli.errors import InputError, SafetyError
 
@@ -54,15 +55,16 @@ def safe_dataset(
     for number, part in enumerate(parts):
         link = None
         if isinstance(current, h5py.Group) and part != "..":
-            link = current.get(part, getlink=True)  # does not follow
+            link = _link(current, part)
         if link is None:
-            held = ", ".join(sorted(current)[:20]) if isinstance(current, h5py.Group) else ""
-            where = current.name if number else "It"
+            names = sorted(map(text_of, current)) if isinstance(current, h5py.Group) else []
+            held = ", ".join(names[:20])
+            where = text_of(current.name) if number else "It"
             hint = f"{where} holds {held or 'nothing'}."
             raise InputError(f"{name} has no dataset {path}.", hint)
         if isinstance(link, h5py.SoftLink):
-            base = "" if link.path.startswith("/") else current.name.rstrip("/")
-            target = _joined(base, link.path, *parts[number + 1 :])
+            base = "" if text_of(link.path).startswith("/") else text_of(current.name).rstrip("/")
+            target = _joined(base, text_of(link.path), *parts[number + 1 :])
             return safe_dataset(file, target, name, links + 1, rules)
         if isinstance(link, h5py.ExternalLink):
             if not rules.allow_external_refs:
@@ -72,16 +74,27 @@ def safe_dataset(
                 )
             _require_regular(file, link.filename, f"{name}/{path}")
             # From here on the other file counts, with links of its own.
-            other = current[part].file
+            other = current[key_of(part)].file
             target = _joined(link.path, *parts[number + 1 :])
             return safe_dataset(other, target, name, links + 1, rules)
         if not isinstance(link, h5py.HardLink):
             raise SafetyError(f"{name}/{path} is a user-defined link, which is not followed.")
-        current = current[part]
+        current = current[key_of(part)]
     if not isinstance(current, h5py.Dataset):
         raise InputError(f"{name}/{path} is no dataset.")
     _judge_storage(file, current, name, path, links, rules)
     return current
+
+
+def _link(group: h5py.Group, name: str) -> object | None:
+    """Return what kind of link a group has under a name, which is not followed."""
+    key = key_of(name)
+    if isinstance(key, str):
+        return group.get(key, getlink=True)
+    # h5py's own look decodes the name, which is no UTF-8.
+    if not group.id.links.exists(key):
+        return None
+    return h5py.HardLink() if group.id.links.get_info(key).type == h5py.h5l.TYPE_HARD else key
 
 
 def _joined(*parts: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from normcli.arrays.hdf5_disk import DiskFile
 from normcli.arrays.hdf5_encode import ChunkEncoder, memory_file
+from normcli.arrays.hdf5_names import key_of
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Grid
 
@@ -63,7 +65,7 @@ def create_dataset(file: h5py.File, path: str, info: ArrayInfo) -> h5py.Dataset:
         # What one flipped bit does to a chunk, every reader notices.
         options["fletcher32"] = True
         dataset = _parent(file, path).create_dataset(
-            path.rsplit("/", 1)[-1], info.shape, info.dtype, **options
+            key_of(path.rsplit("/", 1)[-1]), info.shape, info.dtype, **options
         )
     else:
         dataset = _create_contiguous(file, path, info)
@@ -94,18 +96,19 @@ def _create_contiguous(file: h5py.File, path: str, info: ArrayInfo) -> h5py.Data
     settings.set_obj_track_times(False)
     space = h5py.h5s.create_simple(info.shape) if info.shape else h5py.h5s.create(h5py.h5s.SCALAR)
     kind = h5py.h5t.py_create(info.dtype, logical=True)
-    parent, name = _parent(file, path).id, path.rsplit("/", 1)[-1].encode()
+    parent, name = _parent(file, path).id, os.fsencode(path.rsplit("/", 1)[-1])
     return h5py.Dataset(h5py.h5d.create(parent, name, kind, space, settings))
 
 
 def _parent(file: h5py.File, path: str) -> h5py.Group:
     """Return the group of a dataset, without the time of its making: equal runs, equal bytes."""
     group: h5py.Group = file
-    for name in path.split("/")[:-1]:
-        if name not in group:
+    for part in path.split("/")[:-1]:
+        name = key_of(part)
+        if not group.id.links.exists(os.fsencode(part)):
             settings = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
             settings.set_obj_track_times(False)
-            h5py.h5g.create(group.id, name.encode(), gcpl=settings)
+            h5py.h5g.create(group.id, os.fsencode(part), gcpl=settings)
         group = group[name]
     return group
 

@@ -12,6 +12,7 @@ from normcli.arrays.hdf5_describe import (
     describe,
 )
 from normcli.arrays.hdf5_guard import safe_dataset
+from normcli.arrays.hdf5_names import text_of
 from normcli.arrays.hdf5_open import (
     FAILURES,
     open_file,
@@ -29,14 +30,14 @@ def list_datasets(path: Path) -> list[ArrayEntry]:
     """Return all datasets of a file, without following a link."""
     entries: list[ArrayEntry] = []
 
-    def visit(name: str, node: Any) -> None:
+    def visit(name: str | bytes, node: Any) -> None:
         if isinstance(node, h5py.Dataset) and node.shape is not None:
             try:
                 info = describe(node)
             except (TypeError, ValueError) as error:  # a type that numpy has no name for
                 raise_storage_error(str(path), error)
                 return
-            entries.append(ArrayEntry(name, info, node.id.get_storage_size()))
+            entries.append(ArrayEntry(text_of(name), info, node.id.get_storage_size()))
 
     require_listable(require_hdf5(path))
     file = open_file(path)

@@ -8,6 +8,7 @@ from math import prod
 import h5py
 import numpy as np
 
+from normcli.arrays.hdf5_names import text_of
 from normcli.arrays.part_keys import block_key
 from normcli.domain.grid import Grid
 
@@ -42,7 +43,7 @@ def stored_chunks(dataset: h5py.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def element_spans(dataset: h5py.Dataset) -> Iterator[tuple[str, int, int]]:
     """Yield key, offset and bytes of each part of a dataset that is stored."""
-    inner = dataset.name.strip("/")
+    inner = text_of(dataset.name).strip("/")
     if dataset.chunks is None:
         offset = dataset.id.get_offset()
         if offset is not None and dataset.size:

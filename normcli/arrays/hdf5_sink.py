@@ -27,6 +27,7 @@ from normcli.arrays.hdf5_disk import DiskFile
 from normcli.arrays.hdf5_encode import ChunkEncoder
 from normcli.arrays.hdf5_layout import VERSIONS, encoder_of, is_chunked, lay_out
 from normcli.arrays.hdf5_listing import ROOT_ATTR
+from normcli.arrays.hdf5_names import key_of
 from normcli.arrays.hdf5_places import chunk_key, element_spans
 from normcli.arrays.hdf5_spool import Spool, records, spools
 from normcli.arrays.part_keys import block_key
@@ -202,7 +203,7 @@ class Hdf5Sink(DraftedSink):
         spans: list[tuple[int, int]] = []
         with h5py.File(self._draft.path, "r", locking=False) as file:
             for inner, info in self.inside.items():
-                dataset = file[inner]
+                dataset = file[key_of(inner)]
                 before = len(spans)
                 spans += [(offset, nbytes) for _, offset, nbytes in element_spans(dataset)]
                 wanted = len(Grid(info.shape, dataset.chunks)) if dataset.chunks else 1

@@ -18,6 +18,7 @@ from normcli.arrays.npy_format import write_header
 from normcli.arrays.npz import ATTRS_MEMBER, data_offset
 from normcli.arrays.raw_writer import RawWriter, holds_all, is_laid_out, lay_out
 from normcli.domain.grid import Block
+from normcli.errors import UsageError
 
 _PIECE = 1 << 20
 
@@ -35,6 +36,7 @@ class NpzSink(DraftedSink):
 
     def __init__(self, contents: Contents) -> None:
         super().__init__(contents)
+        _require_names(self.name, self._paths.values())
         self._attrs: dict[str, Any] = {}
         self._folder = self._draft.path.with_name(self._draft.path.name + ".members")
         self._headers = {key: write_header(info, self.name) for key, info in self.arrays.items()}
@@ -120,6 +122,18 @@ class NpzSink(DraftedSink):
             begin = data_offset(path, members[f"{self._paths[key]}.npy"])
             spans.append((begin + len(self._headers[key]), info.nbytes))
         return between(path, spans)
+
+
+def _require_names(name: str, members: Iterable[str]) -> None:
+    """Refuse what ZIP cannot write down before anything is computed."""
+    for member in members:
+        try:
+            member.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{name} would have a member {member!r}, whose name is no UTF-8.",
+                "Name the array of the output, as in y.npz/x.",
+            ) from None
 
 
 def _pack(archive: zipfile.ZipFile, name: str, file: BinaryIO) -> None:

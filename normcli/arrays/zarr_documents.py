@@ -122,6 +122,7 @@ def read_document(root: Path, folder: Path, name: str, rules: InputRules) -> Arr
     if version == 3 and document.get("node_type") != "array":
         raise InputError(f"{path} describes a {_short(document.get('node_type'))}, no array.")
     _require_codecs(document, path)
+    _require_attributes(document, folder, version)
     return (_version_3 if version == 3 else _version_2)(document, path)
 
 
@@ -204,7 +205,9 @@ def _version_3(document: Mapping[str, Any], path: Path) -> ArrayDocument:
         encoding = {"name": encoding}
     encoding = _object(encoding, "chunk_key_encoding", path)
     name = encoding.get("name")
-    separator = (encoding.get("configuration") or {}).get("separator")
+    settings = encoding.get("configuration")
+    settings = {} if settings is None else settings
+    separator = _object(settings, "chunk_key_encoding.configuration", path).get("separator")
     if name not in ("default", "v2") or separator not in (None, "/", "."):
         raise SafetyError(
             f"{path} names its chunks by the encoding {_short(name)} with the separator "
@@ -260,6 +263,15 @@ def _object(value: Any, what: str, path: Path) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InputError(f"{path} has a {what} that is no JSON object.")
     return value
+
+
+def _require_attributes(document: Mapping[str, Any], folder: Path, version: int) -> None:
+    """Require an object, which zarr believes attributes to be until they are asked for."""
+    if version == 3:
+        if document.get("attributes") is not None:
+            _object(document["attributes"], "attributes", folder / "zarr.json")
+    elif os.path.lexists(folder / ".zattrs"):
+        _parsed(folder / ".zattrs")
 
 
 def _require_codecs(document: Mapping[str, Any], path: Path) -> None:

@@ -160,7 +160,14 @@ def draft_bundle(
     module = _format(path)
     if module is None:
         raise UsageError(f"The suffix of {path} tells no format that normcli writes.", _WRITTEN)
+    require_writer(path)
     return _draft(path, lambda name: module.write(name, bundle), overwrite, folder)
+
+
+def require_writer(path: str) -> None:
+    """Raise UsageError where the package that writes a file of this suffix is not installed."""
+    if _format(path) is safetensors_file:
+        safetensors_file.require_writer(path)
 
 
 def publish_file(path: str | os.PathLike[str], data: bytes, overwrite: bool = False) -> None:

@@ -78,16 +78,23 @@ def write(path: str, bundle: Bundle) -> None:
     UsageError
         When the package safetensors is not installed, or a name is reserved.
     """
-    try:
-        from safetensors.numpy import save
-    except ImportError as error:
-        raise UsageError(
-            f"Writing {path} needs the package safetensors.", f"needs: {_HINT}"
-        ) from error
+    require_writer(path)
+    from safetensors.numpy import save
+
     if _METADATA in bundle.arrays:
         raise UsageError(f"No array of a .safetensors file may be called {_METADATA!r}.")
     tensors = {name: dense_native(values) for name, values in bundle.arrays.items()}
     Path(path).write_bytes(save(tensors, {ATTRIBUTES: attributes_text(bundle.attrs)}))
+
+
+def require_writer(path: str) -> None:
+    """Raise UsageError, before anything is computed, where the package safetensors is missing."""
+    try:
+        import safetensors.numpy  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"Writing {path} needs the package safetensors.", f"needs: {_HINT}"
+        ) from error
 
 
 def _load(

@@ -123,6 +123,7 @@ def attributes_from_attrs(attrs: Mapping[str, Any], path: str) -> StatisticsAttr
         dtype=_dtype(document, path),
         part=_part(document, path),
     )
+    _require_inputs(source.inputs, path)
     if len(source.shape) != spec.layout.ndim or any(extent < 0 for extent in source.shape):
         raise InputError(
             f"{path}: the source has shape {source.shape}, but the layout {spec.layout} "
@@ -154,9 +155,21 @@ def _part(document: Mapping[str, Any], path: str) -> Part | None:
     if document.get("part") is None:
         return None
     part: Part = fields_from_json(Part, document["part"], f"{path}: source.part")
-    if len(part.cell) != len(document.get("shape", ())):
+    shape = document.get("shape")
+    if not isinstance(shape, list) or len(part.cell) != len(shape):
         raise InputError(f"{path}: source.part.cell {part.cell} has another rank than the source.")
     return part
+
+
+def _require_inputs(inputs: tuple[Mapping[str, Any], ...], path: str) -> None:
+    """Require entries that can be compared and shown."""
+    for number, entry in enumerate(inputs):
+        for key, value in entry.items():
+            if not isinstance(value, str | int | float | None):
+                raise InputError(
+                    f"{path}: source.inputs[{number}].{key} is {value!r}, but must be text or a "
+                    "number."
+                )
 
 
 def require_schema(attrs: Mapping[str, Any], path: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from normcli.cli.screen import Screen
 from normcli.cli.streams import STOPPING
 from normcli.errors import NormcliError, OutputError
+from normcli.redaction import redacted
 
 CLOSED_PIPE = 141
 
@@ -64,7 +65,8 @@ def _told(screen: Screen, debug: bool, error: BaseException) -> int:
         raise error
     if debug:
         with suppress(OSError):
-            traceback.print_exception(error)
+            # Not printed by traceback itself: messages hold addresses with their passwords.
+            sys.stderr.write(redacted("".join(traceback.format_exception(error))))
     if isinstance(error, Stopped | KeyboardInterrupt):
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
         name = signal.Signals(number).name

@@ -19,8 +19,9 @@ import re
 from normcli.domain.layout import LETTERS, SPATIAL, Layout
 from normcli.errors import UsageError
 
-_INDEX = re.compile(r"-?\d+\Z")
-_RANGE = re.compile(r"(-?\d+)?:(-?\d+)?\Z")
+# Python refuses to read numbers of thousands of digits.
+_INDEX = re.compile(r"-?\d{1,18}\Z")
+_RANGE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?\Z")
 _GRAMMAR = "Use indices (0, -1), ranges (2:4), layout letters (HW), dimension names, all or ~C."
 
 
@@ -38,7 +39,10 @@ def parse_axes(text: str, layout: Layout) -> tuple[int, ...]:
     if expression == "all":
         return tuple(range(layout.ndim))
     if expression.startswith("~"):
-        excluded = parse_axes(expression[1:], layout)
+        rest = expression[1:].strip()
+        if rest.startswith("~"):
+            raise UsageError(f"{text!r} excludes more than once.", _GRAMMAR)
+        excluded = parse_axes(rest, layout)
         return tuple(axis for axis in range(layout.ndim) if axis not in excluded)
     axes: list[int] = []
     for item in expression.split(","):

@@ -81,8 +81,8 @@ class Geometry:
         return tuple(slice(start[axis], stop[axis]) for axis in self.scale_axes)
 
 
-def bind(spec: NormSpec, shape: tuple[int, ...]) -> Geometry:
-    """Return the geometry of `spec` on an array of extents `shape`.
+def bind(spec: NormSpec, shape: tuple[int, ...], name: str = "The array") -> Geometry:
+    """Return the geometry of `spec` on an array of extents `shape`, which errors call `name`.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def bind(spec: NormSpec, shape: tuple[int, ...]) -> Geometry:
     for axis, extent in enumerate(shape):
         if extent == 0:
             raise InputError(
-                f"The array is empty: axis {axis} ({spec.layout.axis_label(axis)}) of shape "
+                f"{name} is empty: axis {axis} ({spec.layout.axis_label(axis)}) of shape "
                 f"{shape} has no elements.",
                 "There is nothing to normalize.",
             )

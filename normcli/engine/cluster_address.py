@@ -11,6 +11,8 @@ from normcli.errors import SafetyError, TransientError
 
 # How long a scheduler may take to accept a connection, and then to say who it is.
 _PATIENCE = 10.0
+# Bytes that tell the length of a message.
+_LENGTH = 8
 # The first message of a scheduler is some hundred bytes long.
 _LONGEST_GREETING = 1 << 20
 # Protocols of dask that only the right certificate gets through, or that stay in one process.
@@ -70,12 +72,14 @@ def require_scheduler(address: str) -> None:
         return
     try:
         with socket.create_connection((host, port), timeout=_PATIENCE) as connection:
-            start = connection.recv(8, socket.MSG_WAITALL)
+            start = b""
+            while len(start) < _LENGTH and (more := connection.recv(_LENGTH - len(start))):
+                start += more
     except TimeoutError as error:
         raise _no_scheduler(address, f"it says nothing for {_PATIENCE:g} s") from error
     except OSError as error:
         raise _no_scheduler(address, error.strerror or str(error)) from error
-    if len(start) < 8 or struct.unpack("<Q", start)[0] > _LONGEST_GREETING:
+    if len(start) < _LENGTH or struct.unpack("<Q", start)[0] > _LONGEST_GREETING:
         raise _no_scheduler(address, "what answers is none")
 
 

@@ -78,6 +78,11 @@ BROKEN = [
     (_set("source", "dtype", to="O"), InputError, "Python objects"),
     (_set("source", "shape", to=[3]), InputError, "source has shape (3,)"),
     (_set("source", "shape", to=[3, -4, 2, 5]), InputError, "source has shape"),
+    (
+        _set("source", "inputs", to=[{"path": "x", "array": [1]}]),
+        InputError,
+        "inputs[0].array is [1]",
+    ),
     (_set("source", "inputs", to=["x"]), InputError, "must be a JSON object"),
     (_set("provenance", to=1), InputError, "provenance is no JSON object"),
     (_set("moving", to=3), InputError, "moving is no JSON object"),
@@ -115,6 +120,20 @@ def test_broken_statistics_are_refused(tmp_path, change, error, words):
     with pytest.raises(error, match=re.escape(words)) as caught:
         statistics_from_bundle(Bundle(arrays, attrs), "s.json")
     assert "\n" not in caught.value.message
+
+
+def test_a_part_of_a_shape_that_is_none(tmp_path):
+    bundle = statistics_bundle(statistics_of(spec_of({"mode": "batch"})))
+    bundle.attrs["source"]["part"] = {
+        "number": 1,
+        "of": 2,
+        "cell": [1, 4, 2, 5],
+        "first": 0,
+        "stop": 1,
+    }
+    bundle.attrs["source"]["shape"] = 3
+    with pytest.raises(InputError, match="another rank than the source"):
+        statistics_from_bundle(bundle, "s.json")
 
 
 @pytest.mark.parametrize("key", ["layout", "mode", "kept", "scale_axes"])

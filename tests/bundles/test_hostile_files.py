@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
+from normcli import fit
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.formats import read_bundle, write_bundle
 from normcli.bundles.guards import Allowance
@@ -268,6 +269,12 @@ def test_safetensors_is_not_installed(tmp_path, monkeypatch):
     with pytest.raises(NormcliError) as caught:
         write_bundle(path, Bundle({"a": np.zeros(1)}), overwrite=True)
     assert caught.value.exit_code == 2
+    assert caught.value.hint == "needs: pip install 'normcli[safetensors]'"
+    # By the name that was asked for, and before the input is read.
+    assert caught.value.message == f"Writing {path} needs the package safetensors."
+    np.save(tmp_path / "x.npy", np.full((4, 3), np.nan))
+    with pytest.raises(NormcliError) as caught:
+        fit(tmp_path / "x.npy", path, overwrite=True, nonfinite="error")
     assert caught.value.hint == "needs: pip install 'normcli[safetensors]'"
 
 

@@ -217,3 +217,23 @@ def test_what_an_apply_does_not_have_is_nan(tmp_path, monkeypatch, suffix):
         assert printed("extract", path, "count").split() == ["0", "7", "8"]
         assert not np.isnan(np.array(printed("extract", path, "m2").split(), "f8")).any()
     assert printed("extract", f"omit{suffix}", "mean", "--json").startswith('["nan", ')
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"count": np.ones(6, np.int64)}, 3, "'count' has (6,)"),
+        ({"count": np.ones(3)}, 3, "counts are integers"),
+        ({"variance": np.array(["a", "b", "c"])}, 3, "strings"),
+        ({"variance": np.array([1.0, -1e-9, 1])}, 7, "-1e-09 at index (1,)"),
+    ],
+)
+def test_arrays_that_contradict_each_other(stats, change, code, words):
+    assert call("convert", "s.json", "-o", "s.npz").code == 0
+    with np.load("s.npz") as archive:
+        held = dict(archive)
+    np.savez("s.npz", **(held | change))
+    ended = call("extract", "s.npz", "std")
+    assert ended.code == code, ended.err
+    assert words in ended.err
+    assert ended.out == b""

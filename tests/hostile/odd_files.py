@@ -133,6 +133,18 @@ for number, name in enumerate(
     ("two words", "-rf", "[red]x[/red]", "a\nb", "g/h/i", "%n", "\u202ex", ".hidden", "x.npy")
 ):
     ODD[f"hdf5 name {number}"] = hdf5(name=name)
+
+
+@odd("hdf5 names of no UTF-8")
+def _(folder: Path) -> Made:
+    with h5py.File(folder / "x.h5", "w") as file:
+        group = h5py.h5g.create(file.id, b"gr\xfcn")
+        space = h5py.h5s.create_simple((23, 5))
+        made = h5py.h5d.create(group, b"\xe4", h5py.h5t.IEEE_F32LE, space)
+        h5py.Dataset(made)[...] = of("f4")
+    return "x.h5", of("f4")
+
+
 ODD["hdf5 unlimited"] = hdf5(maxshape=(None, None), chunks=(4, 4))
 ODD["hdf5 lzf"] = hdf5(chunks=(7, 2), compression="lzf")
 ODD["hdf5 chunks beyond the array"] = hdf5(chunks=(64, 64), maxshape=(None, None))

@@ -15,6 +15,8 @@ import pytest
 import zarr
 
 import normcli
+from normcli.arrays.opening import open_source
+from normcli.domain.grid import Block
 from tests.cli.terminal import call, on_terminal, printable_only
 from tests.faults.shim import COMPILER
 from tests.hostile.commands import limited
@@ -74,6 +76,52 @@ class TestNames:
         assert printable_only(ended.err)
 
 
+class TestNamesOfNoUtf8:
+    """HDF5 keeps names as bytes; as text they have surrogates, as those of files do."""
+
+    @pytest.fixture
+    def named(self, here):
+        with h5py.File("x.h5", "w") as file:
+            for name in (b"gr\xfcn", b"z"):
+                group = h5py.h5g.create(file.id, name)
+                space = h5py.h5s.create_simple(VALUES.shape)
+                made = h5py.h5d.create(group, b"\xe4", h5py.h5t.IEEE_F64LE, space)
+                h5py.Dataset(made)[...] = VALUES
+            file.id.links.create_soft(b"s\xfc", b"/z")
+        return "x.h5/gr\udcfcn/\udce4"
+
+    @pytest.mark.parametrize("output", ["y.h5/\udce4/\udcfc", "y.zarr/\udce4", "y.npz", "y.npy"])
+    def test_apply(self, named, output):
+        ended = call("apply", named, "-o", output)
+        assert ended.code == 0, ended
+        assert printable_only(ended.err)
+        assert call("verify", output.split("/")[0]).code == 0
+        wide = VALUES.astype("f8")
+        wanted = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + 1e-5)
+        source = open_source(output)
+        block = Block(0, (0, 0), VALUES.shape)
+        np.testing.assert_allclose(source.read(block), wanted, rtol=1e-6)
+        source.close()
+
+    def test_no_member_of_a_zip(self, named):
+        ended = call("apply", named, "-o", "y.npz/\udce4")
+        assert ended.code == 2, ended
+        assert "no UTF-8" in ended.err
+        assert not list(Path().glob(".y*"))
+
+    def test_which(self, named):
+        ended = call("fit", "x.h5", "-o", "s.json")
+        assert ended.code == 3
+        assert r"gr\udcfcn/\udce4 (" in ended.err
+        assert call("inspect", "x.h5").code == 0
+
+    @pytest.mark.parametrize("name", ["gr\udcfcn/no", "gr\udcfcn/\udce5", "s\udcfc/\udce4"])
+    def test_none(self, named, name):
+        ended = call("fit", f"x.h5/{name}", "-o", "s.json")
+        assert ended.code in (3, 4), ended
+        assert printable_only(ended.err)
+
+
 @pytest.mark.parametrize("name", NAMES[:3], ids=ascii)
 def test_on_a_terminal(here, name):
     """What rich draws holds the markup of a name as it is, and none of its control codes."""
@@ -94,20 +142,28 @@ def test_a_name_of_a_megabyte(here):
     assert len(ended.err) < 20_000
 
 
-@pytest.mark.parametrize("json_output", [False, True])
-def test_secrets_of_addresses(here, json_output):
+@pytest.mark.parametrize("option", [(), ("--json",), ("--debug",)], ids=" ".join)
+def test_secrets_of_addresses(here, option):
     np.save("x.npy", VALUES)
     address = HTTPS.replace("/", "_").replace("_", "/", 3)
     for arguments in (
         ("fit", HTTPS, "-o", "s.json"),
+        ("fit", "x.npy", "-o", HTTPS.replace(".npy", ".json")),
+        ("fit", "x.npy", "-o", "s3://key:hunter4@bucket/s.json"),
         ("apply", "x.npy", "-o", HTTPS),
         ("apply", "x.npy", "-o", "y.npy", "--stats", address),
+        ("apply", "x.npy", "-o", "y.npy", "--scale", address),
         ("inspect", HTTPS),
+        ("clean", HTTPS),
+        ("verify", HTTPS),
+        ("extract", HTTPS, "mean"),
+        ("convert", HTTPS, "-o", "c.json"),
     ):
-        ended = call(*arguments, *(["--json"] if json_output else []))
+        ended = call(*arguments, *option)
         assert ended.code, arguments
-        assert "hunter" not in ended.err
+        assert "hunter" not in ended.err, ended.err
         assert "hunter" not in ended.text
+        assert ("Traceback" in ended.err) == (option == ("--debug",)), ended
 
 
 def test_no_secret_in_a_sidecar(here, monkeypatch):

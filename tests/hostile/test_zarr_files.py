@@ -69,6 +69,16 @@ def written(text: str | bytes, version: int = 3):
     return build
 
 
+def attributes_2(text: str):
+    """Return a builder that replaces the attributes of a sound store of format 2."""
+
+    def build(folder: Path) -> str:
+        (store(folder, 2) / ".zattrs").write_text(text)
+        return "x.zarr"
+
+    return build
+
+
 def with_text(change, version: int = 3):
     def build(folder: Path) -> str:
         path = store(folder, version) / document(version)
@@ -231,6 +241,14 @@ CASES: dict[str, Case] = {
         "'../'",
     ),
     "separator, 2": case(put("dimension_separator", to="../", version=2), 4, "'../'"),
+    "separator of text": case(
+        put("chunk_key_encoding", to={"name": "default", "configuration": "/"}),
+        3,
+        "chunk_key_encoding.configuration that is no JSON object",
+    ),
+    "attributes of truth": case(put("attributes", to=True), 3, "attributes that is no JSON object"),
+    "attributes of truth, 2": case(attributes_2("true"), 3, ".zattrs holds no JSON object"),
+    "nothing in it": case(put("shape", to=[40, 0]), 3, "x.zarr is empty: axis 1"),
     "key encoding": case(put("chunk_key_encoding", to={"name": "odd"}), 4, "'odd'"),
     # types
     "complex": case(put("data_type", to="complex64"), 3, "x.zarr"),

@@ -906,15 +906,29 @@ GUARDS = (
     Guard(
         "credentials are shown",
         "redaction.py",
-        '_CREDENTIALS.sub(f"{_MASK}@", text)',
+        '_CREDENTIALS.sub(rf"\\1{_MASK}@", text)',
         "text",
         (f"{NAMES}::test_secrets_of_addresses",),
     ),
     Guard(
         "signatures are shown",
         "redaction.py",
-        'return _QUERY.sub(rf"\\1{_MASK}", _CREDENTIALS.sub(f"{_MASK}@", text))',
-        'return _CREDENTIALS.sub(f"{_MASK}@", text)',
+        'return _QUERY.sub(rf"\\1{_MASK}", _CREDENTIALS.sub(rf"\\1{_MASK}@", text))',
+        'return _CREDENTIALS.sub(rf"\\1{_MASK}@", text)',
+        (f"{NAMES}::test_secrets_of_addresses",),
+    ),
+    Guard(
+        "tracebacks show secrets",
+        "cli/running.py",
+        'redacted("".join(traceback.format_exception(error)))',
+        '"".join(traceback.format_exception(error))',
+        (f"{NAMES}::test_secrets_of_addresses",),
+    ),
+    Guard(
+        "secrets of addresses that became paths are shown",
+        "redaction.py",
+        "]{2}:/{1,2}",
+        "]{2}://",
         (f"{NAMES}::test_secrets_of_addresses",),
     ),
     _condition(
