@@ -78,8 +78,7 @@ def test_a_second_signal_ends_at_once(shim: Shim, forks: Forks, inputs, tmp_path
     assert process.returncode in (130, -signal.SIGINT), told
     figures.most("R8", second_signal_to_end_s=time.monotonic() - begin)
     if process.returncode == 130:
-        assert "stopped by SIGINT, without waiting for what was in flight" in told
-        assert "The same command continues" in told
+        assert "stopped by SIGINT" in told
     assert outcome(tmp_path, "y") == {}
     ended = forks.run(*command, cwd=tmp_path)
     assert ended.code == 0, ended.err
