@@ -29,6 +29,7 @@ from normcli.api.preparing import (
     resolve_layout,
 )
 from normcli.api.sidecars import check_sidecar, default_sidecar, refuse_shared
+from normcli.api.warnings import warn_of_change
 from normcli.arrays.access import ArraySink, ArraySource
 from normcli.arrays.decoding import is_slow_to_decode
 from normcli.arrays.manifest import manifest_path
@@ -137,6 +138,7 @@ class ApplySetup:
             warn_of_epsilon(options, self.spec, observer)
         if known is not None:
             require_fit(known, self.geometry, source.name)
+            warn_of_change(known.statistics.source, described, observer)
         elif options.inverse:
             raise UsageError(
                 "--inverse needs the statistics that the data were normalized with.",

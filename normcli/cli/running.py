@@ -107,6 +107,21 @@ def os_error_text(error: OSError) -> str:
     return f"{where}{error.strerror or error}."
 
 
+def _leave_time_for_a_clean_end() -> None:
+    """Have SIGXCPU come before the kill where ``ulimit -t`` set both limits of CPU time to one.
+
+    The kernel looks at the hard limit first, so that such a process ended without a word.
+    """
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if soft == hard != resource.RLIM_INFINITY and hard > CLEAN_SECONDS:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_CPU, (hard - int(CLEAN_SECONDS), hard))
+
+
 def _leave_at_once(number: int) -> NoReturn:
     """End the process while blocks are in flight, with a line that tells so."""
     name = signal.Signals(number).name
@@ -146,6 +161,7 @@ def _signals(screen: Screen) -> Iterator[None]:
         with suppress(OSError):
             os.write(2, f"{screen.state_line()}\n".encode(errors="replace"))
 
+    _leave_time_for_a_clean_end()
     STOPPING.clear()
     before: dict[Any, Any] = {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ class Screen(Observer):
         self.told = progress is not False and not quiet
         self.live = self.told and self.terminal and not self.console.is_dumb_terminal
         self._log_seconds = EAGER_LOG_SECONDS if progress else LOG_SECONDS
+        self._heart: threading.Event | None = None
+        self._moved = 0.0
         self._bar: Any = None
         self._task: Any = None
         self._pass: Pass | None = None
@@ -106,7 +109,7 @@ class Screen(Observer):
     def started(self, work: Pass, position: int, total: int) -> None:
         """Begin a bar, or a line in a log."""
         self._pass, self._read, self._earlier = work, 0, 0
-        self._begin = self._spoken = time.monotonic()
+        self._begin = self._spoken = self._moved = time.monotonic()
         self._title = VERBS[work.kind] + (f" (pass {position} of {total})" if total > 1 else "")
         if self.live:
             from rich.progress import BarColumn, TextColumn
@@ -124,10 +127,14 @@ class Screen(Observer):
                 self._title, total=max(work.bytes_read, 1), state=self._state()
             )
             self._bar.start()
+        if self.told:
+            self._heart = threading.Event()
+            threading.Thread(target=self._beat, args=(self._heart,), daemon=True).start()
 
     def advanced(self, progress: Progress) -> None:
         """Move the bar, or speak now and then."""
         self._read += progress.bytes_read
+        self._moved = time.monotonic()
         if progress.resumed:
             self._earlier = progress.bytes_read
             assert self._pass is not None
@@ -140,6 +147,20 @@ class Screen(Observer):
         elif self.told and time.monotonic() - self._spoken >= self._log_seconds:
             self._spoken = time.monotonic()
             self._say(f"normcli: {self._title}: {self._state()}")
+
+    def _beat(self, stopped: threading.Event) -> None:
+        """Say that the run lives where no block ends for long, as on slow storage."""
+        while not stopped.wait(self._log_seconds):
+            quiet = time.monotonic() - self._moved
+            if quiet < self._log_seconds:
+                continue
+            state = f"{self._state()}, no block ended for {duration(quiet)}"
+            bar = self._bar
+            if bar is not None:
+                bar.update(self._task, state=state)
+            elif self.told and not stopped.is_set():
+                self._spoken = time.monotonic()
+                self._say(f"normcli: {self._title}: {state}")
 
     def finished(self, seconds: float) -> None:
         """End the bar; leave one line."""
@@ -198,6 +219,9 @@ class Screen(Observer):
         return f"{text}, {duration(seconds)}"
 
     def _stop(self) -> None:
+        if self._heart is not None:
+            self._heart.set()
+            self._heart = None
         bar, self._bar = self._bar, None
         if bar is not None:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,27 @@ def test_no_more_time(forks: Forks, inputs, tmp_path):
     if ended.code:
         assert "stopped by SIGXCPU" in ended.err
         assert not (tmp_path / "y.npy").exists()
+
+
+BURNING = """
+import resource
+from normcli.cli.running import run_command
+from normcli.cli.screen import Screen
+
+def burn():
+    while True:
+        pass
+
+resource.setrlimit(resource.RLIMIT_CPU, (6, 6))
+run_command(Screen(), False, burn)
+"""
+
+
+def test_a_hard_limit_of_time_leaves_time_to_end():
+    """``ulimit -t`` sets both limits, and the kernel kills at the hard one without a word."""
+    done = subprocess.run([sys.executable, "-c", BURNING], capture_output=True, timeout=120)
+    assert done.returncode == 152, done.stderr
+    assert b"stopped by SIGXCPU" in done.stderr
 
 
 @pytest.mark.slow
