@@ -193,7 +193,7 @@ def write_statistics(path: str, stats: Statistics, overwrite: bool = False) -> N
 
 def refuse_other_than_statistics(path: str, overwrite: bool) -> None:
     """Raise UsageError when a file exists that statistics must not replace."""
-    known = (*ARRAY_NAMES, *METHOD_NAMES, *EXACT_NAMES, *SKETCH_NAMES)
+    known = (*ARRAY_NAMES, *METHOD_NAMES, *WIDE_NAMES, *EXACT_NAMES, *SKETCH_NAMES)
     refuse_foreign(path, overwrite, "statistics", lambda name: holds_marked(name, SCHEMA, known))
 
 
