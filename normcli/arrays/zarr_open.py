@@ -69,10 +69,11 @@ def list_zarr(path: Path, rules: InputRules = STRICT) -> list[ArrayEntry]:
         folders.sort()
         here = Path(folder)
         inner = "" if here == path else here.relative_to(path).as_posix()
+        # A document that is damaged may be that of the array which is meant.
+        if not is_array(path, here, files, rules):
+            continue
+        folders.clear()
         try:
-            if not is_array(path, here, files, rules):
-                continue
-            folders.clear()
             info = describe(_open_array(path, inner, rules))
         except InputError:
             if not inner:

@@ -124,13 +124,8 @@ def test_broken_statistics_are_refused(tmp_path, change, error, words):
 
 def test_a_part_of_a_shape_that_is_none(tmp_path):
     bundle = statistics_bundle(statistics_of(spec_of({"mode": "batch"})))
-    bundle.attrs["source"]["part"] = {
-        "number": 1,
-        "of": 2,
-        "cell": [1, 4, 2, 5],
-        "first": 0,
-        "stop": 1,
-    }
+    part = {"number": 1, "of": 2, "cell": [1, 4, 2, 5], "first": 0, "stop": 1}
+    bundle.attrs["source"]["part"] = part
     bundle.attrs["source"]["shape"] = 3
     with pytest.raises(InputError, match="another rank than the source"):
         statistics_from_bundle(bundle, "s.json")

@@ -69,6 +69,14 @@ def written(text: str | bytes, version: int = 3):
     return build
 
 
+def cut_beside(folder: Path) -> str:
+    """The other array must not be taken for the only one."""
+    for name in "ab":
+        zarr.create_array(folder / "x.zarr", name=name, data=np.ones((4, 3)))
+    os.truncate(folder / "x.zarr/b/zarr.json", 40)
+    return "x.zarr"
+
+
 def attributes_2(text: str):
     """Return a builder that replaces the attributes of a sound store of format 2."""
 
@@ -204,6 +212,7 @@ CASES: dict[str, Case] = {
     "a plain file": case(
         lambda f: (f / "x.zarr").write_text("1,2") and "x.zarr", 3, "not a folder"
     ),
+    "JSON cut, of one of two": case(cut_beside, 3, "x.zarr/b/zarr.json could not be read as Zarr"),
     "JSON cut": case(with_text(lambda d: d[:-20]), 3, "zarr.json could not be read as Zarr"),
     "JSON cut, 2": case(with_text(lambda d: d[:-20], 2), 3, ".zarray could not be read as Zarr"),
     "JSON empty": case(written(""), 3, "zarr.json is empty"),
