@@ -83,7 +83,9 @@ def parse_path(text: str, what: str = "input") -> ArrayPath:
         if what == "input" and Path(text).suffix.lower() in _PICKLES:
             raise pickle_error(text)
         if what == "input" and not Path(text).suffix and not os.path.lexists(text):
-            raise InputError(f"There is no {text}.", "Check the name, with its suffix.")
+            raise InputError(
+                f"There is no {text}.", f"Check the name, with its suffix. {SUPPORTED}"
+            )
         raise _unknown(_complaint(text), what)
     length, kind = border
     inner = [part for part in parts[length:] if part != "."]

@@ -747,7 +747,7 @@ GUARDS = (
     _condition(
         "dask talks to a server that is no scheduler",
         "engine/cluster_address.py",
-        'len(start) < 8 or struct.unpack("<Q", start)[0] > _LONGEST_GREETING',
+        'len(start) < _LENGTH or struct.unpack("<Q", start)[0] > _LONGEST_GREETING',
         f"{ADDRESSES}::test_what_greets_otherwise_is_no_scheduler",
     ),
     _condition(
