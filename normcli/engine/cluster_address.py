@@ -70,7 +70,9 @@ def require_scheduler(address: str) -> None:
         return
     try:
         with socket.create_connection((host, port), timeout=_PATIENCE) as connection:
-            start = connection.recv(8, socket.MSG_WAITALL)
+            start = b""
+            while len(start) < 8 and (more := connection.recv(8 - len(start))):
+                start += more
     except TimeoutError as error:
         raise _no_scheduler(address, f"it says nothing for {_PATIENCE:g} s") from error
     except OSError as error:
