@@ -212,7 +212,7 @@ class TestMalformed:
         put_chunk(tmp_path / "x.h5", bytes(stored))
         source = open_source(str(tmp_path / "x.h5/a"))
         # Of what no filter makes of one chunk, the size alone is refused.
-        large = len(data) > 2 * 560 + 4096
+        large = len(stored) > 2 * 560 + 4096
         kind = SafetyError if large else InputError
         with pytest.raises(kind, match=r"x.h5/a at \(4, 0, 5\).*stored chunk") as caught:
             source.read(whole(SHAPE))
