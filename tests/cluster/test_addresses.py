@@ -85,13 +85,14 @@ def test_insecure_goes_with_a_scheduler():
 
 
 @contextmanager
-def server(greeting: bytes, hold: float) -> Iterator[str]:
+def server(greeting: bytes, hold: float, more: bytes = b"") -> Iterator[str]:
     """Run a server that says something to whoever comes, and hangs up after some seconds."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.sendall(greeting)
             stopped.wait(hold)
+            self.request.sendall(more)
 
     stopped = threading.Event()
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as serving:
@@ -136,6 +137,11 @@ def test_another_kind_of_server_is_no_scheduler():
 def test_what_greets_otherwise_is_no_scheduler(monkeypatch, greeting, hold, told):
     monkeypatch.setattr(cluster_address, "_PATIENCE", 1.0)
     with server(greeting, hold) as where, pytest.raises(TransientError, match=told):
+        require_scheduler(where)
+
+
+def test_a_greeting_may_come_in_pieces():
+    with server(b"\xfd\x00\x00", 0.2, b"\x00\x00\x00\x00\x00and more") as where:
         require_scheduler(where)
 
 
