@@ -27,10 +27,11 @@ from normcli.kernels.numba_splits import (
     split_single,
     split_square,
 )
+from normcli.kernels.numba_vectors import double_pass, single_pass
 
 
 def one_pass(tile: Any, e: int) -> Any:
-    """Return six sums and four extremes of a tile; see `_single_pass`."""
+    """Return six sums and four extremes of a tile; see `single_pass`."""
     raise NotImplementedError("only for compiled code")
 
 
@@ -39,77 +40,14 @@ def _one_pass(tile: Any, e: Any) -> Callable[..., Any]:
     if tile.dtype == types.float32:
 
         def single(tile: Any, e: Any) -> Any:
-            scale = math.ldexp(1.0, -e)
-            return _single_pass(
-                tile, tile.view(np.int32), tile.view(np.uint32), scale, anchor_of(e)
-            )
+            return single_pass(tile, math.ldexp(1.0, -e), anchor_of(e))
 
         return single
 
     def double(tile: Any, e: Any) -> Any:
-        scale = math.ldexp(1.0, -e)
-        return _double_pass(tile, tile.view(np.int64), tile.view(np.uint64), scale)
+        return double_pass(tile, math.ldexp(1.0, -e))
 
     return double
-
-
-# Extremes of the bits, read as signed and as unsigned integers, give those of the floats and their
-# smallest magnitudes on both sides of 0, without a step to make them comparable.
-
-
-@jit(SUMS)
-def _single_pass(tile: Any, signed: Any, unsigned: Any, scale: float, anchor: float) -> Any:
-    s = 0.0
-    first = 0.0
-    second = 0.0
-    square = scale * scale
-    least, most, smallest, largest = signed[0], signed[0], unsigned[0], unsigned[0]
-    for i in range(tile.size):
-        key = signed[i]
-        least = key if key < least else least
-        most = key if key > most else most
-        bits = unsigned[i]
-        smallest = bits if bits < smallest else smallest
-        largest = bits if bits > largest else largest
-        x = np.float64(tile[i])
-        high, low = split_single(x, anchor)
-        # Scaled as they are added, by fused multiply and add: additions alone have only half of
-        # the vector units, and were what a tile waited for.
-        s += x * scale
-        first += high
-        second += low * square
-    return s, 0.0, first * square, second, 0.0, 0.0, least, most, smallest, largest
-
-
-@jit(SUMS)
-def _double_pass(tile: Any, signed: Any, unsigned: Any, scale: float) -> Any:
-    s = 0.0
-    t = 0.0
-    first = 0.0
-    second = 0.0
-    third = 0.0
-    fourth = 0.0
-    least, most, smallest, largest = signed[0], signed[0], unsigned[0], unsigned[0]
-    for i in range(tile.size):
-        key = signed[i]
-        least = key if key < least else least
-        most = key if key > most else most
-        bits = unsigned[i]
-        smallest = bits if bits < smallest else smallest
-        largest = bits if bits > largest else largest
-        x = tile[i] * scale
-        high, low = split(x, TOP)
-        s += high
-        t += low
-        a, b, c, d, g, h, k = split_square(x)
-        first += a
-        second += b
-        second += c
-        third += d
-        third += g
-        fourth += h
-        fourth += k
-    return s, t, first, second, third, fourth, least, most, smallest, largest
 
 
 @jit(LANES)

@@ -31,8 +31,8 @@ TILE = 1 << 11
 # Bits of one unit above the next.
 STEP = 42
 TOP = 1.5 * 2.0 ** (52 - STEP)
-_SECOND = 1.5 * 2.0 ** (52 - 2 * STEP)
-_THIRD = 1.5 * 2.0 ** (52 - 3 * STEP)
+SECOND = 1.5 * 2.0 ** (52 - 2 * STEP)
+THIRD = 1.5 * 2.0 ** (52 - 3 * STEP)
 
 
 @intrinsic
@@ -65,10 +65,10 @@ def split_square(value: float) -> Any:
     """Return the four parts of the square of a float64 below 1, the second one in two."""
     high, low = square(value)
     first, rest = split(high, TOP)
-    second, rest = split(rest, _SECOND)
-    second_low, rest_low = split(low, _SECOND)
-    third, fourth = split(rest, _THIRD)
-    third_low, fourth_low = split(rest_low, _THIRD)
+    second, rest = split(rest, SECOND)
+    second_low, rest_low = split(low, SECOND)
+    third, fourth = split(rest, THIRD)
+    third_low, fourth_low = split(rest_low, THIRD)
     return first, second, second_low, third, third_low, fourth, fourth_low
 
 
