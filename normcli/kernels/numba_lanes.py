@@ -1,7 +1,8 @@
 """Sums of float32 lanes side by side, in vectors that LLVM is told of.
 
 Of a loop over lanes LLVM loads and stores every running sum for every few rows (7 GB/s on one
-core); vectors over 16 lanes keep theirs in registers for `ROWS` rows.
+core); vectors over 16 lanes keep theirs in registers for `ROWS` rows. Squares are added
+onto their anchor, as in `numba_vectors`: 64 lanes of 16 MiB took 1.07 ms instead of 1.24.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def _add(
         held = [place(sums, i, _DOUBLES) for i in where[1:4]]
         found = [place(bits, i, _WORDS) for i in where[4:8]]
         start = [builder.load(p, align=8) for p in held] + [builder.load(p, align=4) for p in found]
+        before = start[1]
+        start[1] = anchor
         start[5:] = [builder.xor(value, turned) for value in start[5:]]
 
         entry = builder.block
@@ -93,9 +96,10 @@ def _add(
         builder.call(fetch, [builder.bitcast(later, address), word(0), word(2), word(1)])
         key = builder.bitcast(element, _WORDS)
         x = builder.fpext(element, _DOUBLES)
-        high = builder.fsub(builder.call(muladd, [x, x, anchor]), anchor)
+        taken = builder.call(muladd, [x, x, now[1]])
+        high = builder.fsub(taken, now[1])
         low = builder.call(muladd, [x, x, builder.fneg(high)])
-        after = [builder.fadd(a, b) for a, b in zip(now[:3], (x, high, low), strict=True)]
+        after = [builder.fadd(now[0], x), taken, builder.fadd(now[2], low)]
         for value, compare, sign in zip(
             now[3:],
             (builder.icmp_signed, builder.icmp_signed, *[builder.icmp_unsigned] * 2),
@@ -109,6 +113,7 @@ def _add(
             phi.add_incoming(value, loop)
         builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
         builder.position_at_end(done)
+        after[1] = builder.fadd(before, builder.fsub(after[1], anchor))
         for pointer, value in zip(held, after[:3], strict=True):
             builder.store(value, pointer, align=8)
         after[5:] = [builder.xor(value, turned) for value in after[5:]]

@@ -10,6 +10,11 @@ n <= 2**11 such parts are exact in any order as long as they stay below 2**53 of
 - float64: x * 2**-e in units of 2**-42 and 2**-84; its square as p + r, exactly (one fused
   multiply and add), and both in units of 2**-42, 2**-84, 2**-126 and 2**-168. All elements must be
   multiples of 2**(e - 84), which those of 2**(e - 32) and more are.
+
+A sum may also begin at the anchor, ``1.5 * 2**(e + k + 52)``, and lose it at its end. As long as
+the sum of its parts is below 2**51 units, it stays within the binade of the anchor, whose unit
+every addition rounds to; what it grew by, a difference of multiples of the unit, is exact and
+differs from what was added by at most half a unit.
 """
 
 from __future__ import annotations
