@@ -244,3 +244,45 @@ def test_help_and_version_import_nothing_heavy(arguments):
     assert "normcli" in screen
     assert not loaded & {"numpy", "zarr", "dask", "rich", "h5py", "numba", "distributed", "psutil"}
     assert "click" in loaded
+
+
+def _compiled(tree: ast.Module) -> dict[str, bool]:
+    """Return the functions of a module that `jit` compiles, and whether each is an entry."""
+    return {
+        function.name: any(word.arg == "entry" for word in how.keywords)
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef)
+        for how in function.decorator_list
+        if isinstance(how, ast.Call) and ast.unparse(how.func) == "jit"
+    }
+
+
+def test_python_calls_only_the_entries_of_compiled_code():
+    # Others have no way in: calling one would end the process.
+    trees = [ast.parse(path.read_text()) for path in sorted(ROOT.glob("kernels/*.py"))]
+    compiled = [_compiled(tree) for tree in trees]
+    inner = {name for names in compiled for name, entry in names.items() if not entry}
+    found = set()
+    for tree in trees:
+        here = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        here |= {
+            alias.name
+            for line in tree.body
+            if isinstance(line, ast.ImportFrom)
+            for alias in line.names
+        }
+        for function in tree.body:
+            decorated = {
+                ast.unparse(d.func if isinstance(d, ast.Call) else d)
+                for d in getattr(function, "decorator_list", [])
+            }
+            if isinstance(function, ast.ImportFrom) or decorated & {"jit", "overload", "intrinsic"}:
+                continue
+            for node in ast.walk(function):
+                if isinstance(node, ast.Name) and node.id in inner & here:
+                    found.add(node.id)
+                if isinstance(node, ast.Attribute) and node.attr in inner:
+                    found |= {node.attr} if ast.unparse(node.value).startswith("numba_") else set()
+    assert inner
+    assert any(entry for names in compiled for entry in names.values())
+    assert found == set()

@@ -43,7 +43,7 @@ def _by_both(tile: Any, out: Any, subtract: Any, factor: Any, multiply: Any, add
         out[j] = (tile[j] - subtract[j]) * factor[j] * multiply[j] + add[j]
 
 
-@jit(LANES)
+@jit(LANES, entry=True)
 def affine(
     flat: Any,
     half: Any,

@@ -152,7 +152,7 @@ def _strip(
         sums.high[g] = max(sums.high[g], acc[HIGH + j])
 
 
-@jit(LANES)
+@jit(LANES, entry=True)
 def columns(
     flat: Any,
     half: Any,

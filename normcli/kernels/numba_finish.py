@@ -47,7 +47,7 @@ def _carry(digits: Any, low: int, high: int) -> None:
         digits[i] &= _MASK
 
 
-@jit(LANES)
+@jit(LANES, entry=True)
 def finish_groups(
     count: Any, exponent: Any, total: Any, squares: Any, sums: Any, spread: Any, mean: Any, m2: Any
 ) -> None:

@@ -178,7 +178,7 @@ def _by_none(
         out[j] = (tile[j] * one - subtract) * factor + add
 
 
-@jit(LANES)
+@jit(LANES, entry=True)
 def normalize_groups(
     flat: Any,
     out: Any,

@@ -114,7 +114,7 @@ def _put_as(ext: Any, g: Any, j: Any, acc: Any, sums: Any) -> Callable[..., Any]
     return short
 
 
-@jit(LANES)
+@jit(LANES, entry=True)
 def integer_columns(
     flat: Any,
     acc: Any,

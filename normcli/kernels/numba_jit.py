@@ -36,11 +36,19 @@ _STAMP = _stamp()
 
 
 def jit(
-    freedoms: frozenset[str] = LANES, inline: bool = False
+    freedoms: frozenset[str] = LANES, inline: bool = False, entry: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile a function when it is first called, and keep the result on disk if possible.
 
-    `inline` is for small functions that take arrays: a call counts references to each of them.
+    Parameters
+    ----------
+    freedoms : frozenset of str
+        What the compiler may do to floating-point arithmetic.
+    inline : bool
+        For small functions that take arrays: a call counts references to each of them.
+    entry : bool
+        Whether Python calls the function. Others, which compiled code calls, have no way in from
+        Python: taking a tuple of arrays apart is much code, and a quarter of compiling it all.
     """
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,6 +62,8 @@ def jit(
             # The caller holds every array and nothing is made here. A call counted references to
             # each array of its arguments, one atomic operation after the other: 0.2 us for a group.
             "_nrt": False,
+            "no_cpython_wrapper": not entry,
+            "no_cfunc_wrapper": True,
         }
         if inline:
             options["forceinline"] = True

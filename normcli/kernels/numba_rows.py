@@ -57,7 +57,7 @@ def _add_part(
     return floats
 
 
-@jit(LANES)
+@jit(LANES, entry=True)
 def rows(
     flat: Any,
     half: Any,

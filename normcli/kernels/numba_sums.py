@@ -117,7 +117,7 @@ def settled(sums: Sums) -> ExactMoments:
     )
 
 
-@jit(LANES)
+@jit(LANES, entry=True)
 def trim(held: Any) -> int:
     """Carry, fold highest limbs that no group needs into those below, and return how many stay.
 

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
@@ -30,7 +31,8 @@ EVERY_HALF = np.arange(1 << 16, dtype=np.uint16)
 )
 def test_every_float16_becomes_the_float32_of_the_same_value(way):
     wide = np.empty(EVERY_HALF.size, np.float32)
-    way(EVERY_HALF, wide)
+    # Only compiled code calls it.
+    numba.njit(lambda halves, wide: way(halves, wide))(EVERY_HALF, wide)
     want = EVERY_HALF.view(np.float16).astype(np.float32)
     nan = np.isnan(want)
     assert np.isnan(wide[nan]).all()
@@ -39,11 +41,12 @@ def test_every_float16_becomes_the_float32_of_the_same_value(way):
 
 
 WIDEN = textwrap.dedent("""
+    import numba
     import numpy as np
     from normcli.kernels import numba_widen
     halves = np.arange(1 << 16, dtype=np.uint16)
     wide = np.empty(halves.size, np.float32)
-    numba_widen.widen(halves, 10, wide)
+    numba.njit(lambda halves, wide: numba_widen.widen(halves, 10, wide))(halves, wide)
     assert np.array_equal(wide, halves.view(np.float16).astype(np.float32), equal_nan=True)
     hits = sum(numba_widen.widen.stats.cache_hits.values())
     print(numba_widen.F16C, "kept" if hits else "compiled")
