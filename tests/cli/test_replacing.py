@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -53,15 +54,25 @@ COMMANDS: dict[str, tuple[list[str], tuple[str, ...]]] = {
 CASES = [(name, suffix) for name, (_, suffixes) in COMMANDS.items() for suffix in suffixes]
 
 
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with what the commands read; each test has a copy of it."""
+    folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(5)
-    np.save("x.npy", rng.normal(3, 2, (12, 5)).astype(np.float32))
-    np.save("t.npy", rng.normal(0, 1, (12, 5)).astype(np.float32))
-    fit = ["fit", "x.npy", "--layout", "NC", "-o"]
-    for more in (["s.json"], ["p1.json", "--part", "1/2"], ["p2.json", "--part", "2/2"]):
-        assert call(*fit, *more).code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        np.save("x.npy", rng.normal(3, 2, (12, 5)).astype(np.float32))
+        np.save("t.npy", rng.normal(0, 1, (12, 5)).astype(np.float32))
+        fit = ["fit", "x.npy", "--layout", "NC", "-o"]
+        for more in (["s.json"], ["p1.json", "--part", "1/2"], ["p2.json", "--part", "2/2"]):
+            assert call(*fit, *more).code == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
 
 
 def command_for(name: str, output: str) -> list[str]:
