@@ -26,6 +26,14 @@ def steps(number: int) -> int:
     return number if os.environ.get(CUT) else 1
 
 
+def thirds(values: Iterable[Any]) -> list[Any]:
+    """Return parameters, of which each third is in the fast cut."""
+    return [
+        pytest.param(value, marks=[pytest.mark.slow] if i % 3 else [])
+        for i, value in enumerate(values)
+    ]
+
+
 def pairs(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
     """Return the parameters of a product, of which a third is in the fast cut.
 

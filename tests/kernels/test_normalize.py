@@ -148,14 +148,19 @@ def test_the_formula_of_a_convention_is_kept_for_constant_groups(again, conventi
     assert not again
 
 
+# From one type to another is compiled once more.
+OUT = [None, pytest.param("f4", marks=pytest.mark.slow), pytest.param("f8", marks=pytest.mark.slow)]
+
+
 @pytest.mark.parametrize("nonfinite", ["omit", "propagate"])
-def test_nan_and_infinities(again, nonfinite):
+@pytest.mark.parametrize("out", OUT[:2])
+def test_nan_and_infinities(again, nonfinite, out):
     whole = RUNS["layer, several tiles"]
     for dtype in ("f4", "f8"):
         values = data(whole, dtype)
         values[0] = np.nan
         values[1, 4000] = -np.inf
-        moments, _ = agree(values, recipe_of(whole, dtype, "f4", nonfinite=nonfinite))
+        moments, _ = agree(values, recipe_of(whole, dtype, out or dtype, nonfinite=nonfinite))
         assert moments.nonfinite.tolist() == [5001, 1, 0]
         assert moments.count.tolist() == [0, 5000, 5001]
     assert not again
@@ -171,7 +176,8 @@ def test_constant_by_ulps(again):
     assert not again
 
 
-def test_subnormal_and_huge_groups(again):
+@pytest.mark.parametrize("out", OUT[::2])
+def test_subnormal_and_huge_groups(again, out):
     whole = geometry((5, 100), (0,), (1,))
     random = np.random.default_rng(5)
     for dtype in ("f4", "f8"):
@@ -183,7 +189,7 @@ def test_subnormal_and_huge_groups(again):
         values[2] = np.ldexp(values[2], random.integers(-60, 60, 100)).astype(dtype)
         values[3, 50:] = 0.0
         values[4] = -0.0
-        spec = recipe_of(whole, dtype, "f8", method="center")
+        spec = recipe_of(whole, dtype, out or dtype, method="center")
         agree(values, spec)
     assert not again
 
