@@ -14,6 +14,7 @@ from normcli.domain.integer_origins import added, difference, origins
 from normcli.errors import DataPolicyError, InputError
 from normcli.kernels import select
 from tests.cli.terminal import call
+from tests.examples import pairs
 
 from .stores import hold_groups, store
 
@@ -94,8 +95,15 @@ def kernel(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize(
+    ("dtype", "mode"),
+    [
+        # By turns: each type and each mode is in the fast cut.
+        pytest.param(dtype, mode, marks=[] if (i + j) % 2 == 0 else [pytest.mark.slow])
+        for i, dtype in enumerate(INTEGERS)
+        for j, mode in enumerate(MODES)
+    ],
+)
 def test_integers_beyond_2_53(tmp_path, kernel, dtype, mode):
     # A group of both ends spans 65 bits.
     x = integers(dtype, wide=mode == "batch")
@@ -121,8 +129,9 @@ def test_integers_beyond_2_53(tmp_path, kernel, dtype, mode):
         assert max(abs(flat[i] - undone[i]) for i in places) <= bound
 
 
-@pytest.mark.parametrize("method", ["zscore", "rms", "std"])
-@pytest.mark.parametrize("epsilon", [0.0, 1e-5, 1e-290])
+@pytest.mark.parametrize(
+    ("method", "epsilon"), pairs(["zscore", "rms", "std"], [0.0, 1e-5, 1e-290])
+)
 @pytest.mark.parametrize("mode", ["batch", "instance"])
 def test_squares_that_leave_float64(tmp_path, kernel, mode, method, epsilon):
     x = floats()

@@ -18,6 +18,7 @@ from normcli.api.fitting import fit_arrays
 from normcli.api.options import ApplyOptions, FitOptions, RunOptions
 from normcli.engine.events import Observer
 from normcli.errors import DataPolicyError, InputError, TransientError, UsageError
+from tests.examples import pairs
 
 from .stores import load, store
 
@@ -93,31 +94,35 @@ def statistics(fitted: normcli.FittedStatistics) -> list[bytes]:
     return [part.tobytes() for part in parts]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"mode": "batch"},
-        {"mode": "instance"},
-        {"mode": "batch", "momentum": 0.9, "batch_size": 4},
-        {"mode": "batch", "momentum": "cumulative", "batch_size": (3, 1, 5)},
-    ],
-    ids=["batch", "instance", "moving", "cumulative"],
-)
-@pytest.mark.parametrize("storage", ["npy", "zarr3", "h5-chunked"])
-def test_fit_gives_the_same_bits(cluster, tmp_path, storage, options):
+FITS = {
+    "batch": {"mode": "batch"},
+    "instance": {"mode": "instance"},
+    "moving": {"mode": "batch", "momentum": 0.9, "batch_size": 4},
+    "cumulative": {"mode": "batch", "momentum": "cumulative", "batch_size": (3, 1, 5)},
+}
+
+
+@pytest.mark.parametrize(("kind", "storage"), pairs(FITS, ["npy", "zarr3", "h5-chunked"]))
+def test_fit_gives_the_same_bits(cluster, tmp_path, storage, kind):
     name = store(tmp_path, "x", X, storage, CHUNKS)
-    options = {"layout": "NCHW", "memory": TIGHT, **options}
+    options = {"layout": "NCHW", "memory": TIGHT, **FITS[kind]}
     here = normcli.fit(name, tmp_path / "here.json", workers=2, **options)
     there = normcli.fit(name, tmp_path / "there.json", scheduler_file=cluster, **options)
     assert statistics(here) == statistics(there)
     assert statistics(normcli.read_statistics(tmp_path / "there.json")) == statistics(here)
 
 
-@pytest.mark.parametrize("output", [".npy", ".zarr"])
 @pytest.mark.parametrize(
-    "options",
-    [{"mode": "batch"}, {"mode": "instance"}, {"training": True, "batch_size": 8}],
-    ids=["batch", "instance", "training"],
+    ("options", "output"),
+    [
+        ({"mode": "batch"}, ".npy"),
+        ({"mode": "instance"}, ".zarr"),
+        ({"training": True, "batch_size": 8}, ".npy"),
+        pytest.param({"mode": "batch"}, ".zarr", marks=pytest.mark.slow),
+        pytest.param({"mode": "instance"}, ".npy", marks=pytest.mark.slow),
+        pytest.param({"training": True, "batch_size": 8}, ".zarr", marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_apply_gives_the_same_bits(cluster, tmp_path, output, options):
     name = store(tmp_path, "x", X, "zarr3", CHUNKS)
@@ -130,8 +135,18 @@ def test_apply_gives_the_same_bits(cluster, tmp_path, output, options):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("mode", ["batch", "instance"])
-@pytest.mark.parametrize("method", [{"method": "minmax", "range": (-1, 2)}, {"method": "maxabs"}])
+MINMAX, MAXABS = {"method": "minmax", "range": (-1, 2)}, {"method": "maxabs"}
+
+
+@pytest.mark.parametrize(
+    ("method", "mode"),
+    [
+        (MINMAX, "batch"),
+        (MAXABS, "instance"),
+        pytest.param(MINMAX, "instance", marks=pytest.mark.slow),
+        pytest.param(MAXABS, "batch", marks=pytest.mark.slow),
+    ],
+)
 def test_extremes_give_the_same_bits(cluster, tmp_path, method, mode):
     name = store(tmp_path, "x", X, "zarr3", CHUNKS)
     options = {"layout": "NCHW", "mode": mode, "memory": TIGHT, **method}
@@ -146,8 +161,18 @@ def test_extremes_give_the_same_bits(cluster, tmp_path, method, mode):
     np.testing.assert_allclose(np.load(tmp_path / "there.npy"), want, rtol=1e-6, atol=3e-7)
 
 
-@pytest.mark.parametrize("mode", ["batch", "instance"])
-@pytest.mark.parametrize("method", [{"method": "robust"}, {"method": "lp", "p": 3}])
+ROBUST, LP = {"method": "robust"}, {"method": "lp", "p": 3}
+
+
+@pytest.mark.parametrize(
+    ("method", "mode"),
+    [
+        (ROBUST, "batch"),
+        (LP, "instance"),
+        pytest.param(ROBUST, "instance", marks=pytest.mark.slow),
+        pytest.param(LP, "batch", marks=pytest.mark.slow),
+    ],
+)
 def test_quantiles_and_norms_give_the_same_bits(cluster, tmp_path, method, mode):
     pytest.importorskip("datasketches")
     name = store(tmp_path, "x", X, "zarr3", CHUNKS)
@@ -204,9 +229,9 @@ def test_names_relative_to_the_current_folder(cluster, tmp_path, monkeypatch):
     "options",
     [
         {},
-        {"chunks": CHUNKS},
+        pytest.param({"chunks": CHUNKS}, marks=pytest.mark.slow),
         {"chunks": CHUNKS, "compression": "gzip", "shuffle": True},
-        {"chunks": CHUNKS, "compression": "lzf"},
+        pytest.param({"chunks": CHUNKS, "compression": "lzf"}, marks=pytest.mark.slow),
     ],
     ids=["contiguous", "chunked", "gzip", "lzf"],
 )

@@ -406,10 +406,10 @@ def test_a_dry_run_writes_nothing_and_agrees_with_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "storage"),
     [
-        ("batch", "npy"),
         ("instance", "npy-fortran"),
         ("batch", "zarr3"),
-        ("instance", "h5-chunked"),
+        pytest.param("batch", "npy", marks=pytest.mark.slow),
+        pytest.param("instance", "h5-chunked", marks=pytest.mark.slow),
         pytest.param("instance", "npy", marks=pytest.mark.slow),
         pytest.param("batch", "npy-fortran", marks=pytest.mark.slow),
         pytest.param("instance", "zarr3", marks=pytest.mark.slow),

@@ -7,6 +7,7 @@ import pytest
 
 import normcli
 from normcli.errors import InputError, UsageError
+from tests.examples import pairs
 
 from .stores import load, store, suffix
 
@@ -14,8 +15,9 @@ X = np.random.default_rng(6).normal(2, 3, (7, 3, 9, 5)).astype("f4")
 AFFINE = {"scale": np.array([2.0, -1.0, 0.5]), "bias": np.array([1.0, 0.0, -3.0])}
 
 
-@pytest.mark.parametrize("storage", ["npy", "h5-chunked", "zarr3"])
-@pytest.mark.parametrize("order", ["NCHW", "CHNW", "HWCN"])
+@pytest.mark.parametrize(
+    ("order", "storage"), pairs(["NCHW", "CHNW", "HWCN"], ["npy", "h5-chunked", "zarr3"])
+)
 def test_it_is_normalized_as_in_its_batch(tmp_path, order, storage):
     turned = np.ascontiguousarray(X.transpose(["NCHW".index(letter) for letter in order]))
     place, example = order.index("N"), order.replace("N", "")

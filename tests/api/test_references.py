@@ -17,6 +17,7 @@ from normcli.domain.methods import DIVISORS
 from normcli.domain.presets import make_spec
 from normcli.domain.statistics import SourceDescription, Statistics
 from normcli.errors import DataPolicyError
+from tests.examples import thirds
 
 REFERENCES = Path(__file__).parent.parent / "references"
 
@@ -159,7 +160,7 @@ def test_the_numbers_of_a_framework(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in SOFT if "output_native" in CASES[name]["arrays"]]
+    "name", thirds(name for name in SOFT if "output_native" in CASES[name]["arrays"])
 )
 def test_the_precision_of_the_input(name, tmp_path):
     case = Case(name, tmp_path)
@@ -211,7 +212,7 @@ def _by_defaults(name: str) -> bool:
 DEFAULTS = [name for name in [*SOFT, "sklearn/constant_close"] if _by_defaults(name)]
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", thirds(DEFAULTS))
 def test_a_convention_alone_is_enough(name, tmp_path):
     case = Case(name, tmp_path)
     which = case.row["convention"]

@@ -23,6 +23,7 @@ from normcli.arrays.opening import open_source
 from normcli.arrays.zarr_chunk_files import ChunkFiles
 from normcli.domain.grid import Grid
 from normcli.errors import InputError, SafetyError
+from tests.examples import steps
 
 from .samples import block, hide_zarrs, whole
 
@@ -242,7 +243,7 @@ class TestDamage:
         content = chunk.read_bytes()
         source = open_source(str(path))
         failed = 0
-        for position in range(0, len(content), max(1, len(content) // 60)):
+        for position in range(0, len(content), max(1, len(content) // 60) * steps(3)):
             damaged = bytearray(content)
             damaged[position] ^= 0x5A
             chunk.write_bytes(damaged)

@@ -15,7 +15,12 @@ OF_RUNS = {*("F1", "F2", "F3", "A1", "A2", "A3", "A4"), *("S0", "S1", "G1", "G2"
 
 
 @pytest.mark.parametrize(
-    "figures", [OF_RUNS, pytest.param(OF_KERNELS, marks=pytest.mark.slow)], ids=["runs", "kernels"]
+    "figures",
+    [
+        pytest.param({"F1", "A1"}, id="one of each command"),
+        pytest.param(OF_RUNS, marks=pytest.mark.slow, id="runs"),
+        pytest.param(OF_KERNELS, marks=pytest.mark.slow, id="kernels"),
+    ],
 )
 def test_every_benchmark_runs(tmp_path, figures):
     (tmp_path / "out").mkdir()

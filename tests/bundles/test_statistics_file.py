@@ -33,7 +33,7 @@ from normcli.domain.moving_average import MovingRule
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription
 from normcli.errors import UsageError
-from tests.examples import examples
+from tests.examples import examples, pairs
 
 from .contract import same_bits
 from .samples import BY_BATCHES, MODES, spec_of, statistics_of
@@ -65,8 +65,7 @@ def require_same(one, other):
         assert left is None or same_bits(left, right)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("options", [*MODES, BY_BATCHES], ids=str)
+@pytest.mark.parametrize(("options", "suffix"), pairs([*MODES, BY_BATCHES], SUFFIXES))
 def test_statistics_of_every_mode_come_back(tmp_path, suffix, options):
     path = str(tmp_path / f"s{suffix}")
     for number, moving in enumerate(MOVING):

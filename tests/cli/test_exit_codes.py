@@ -34,13 +34,19 @@ def _sharp(folder: Path) -> None:
     ("code", "arguments", "words"),
     [
         (2, ["apply", "x.npy", "-o", "y.npy", "--mode", "group"], ["--groups"]),
-        (2, ["apply", "x.npy", "-o", "y.npy", "--memory", "1KiB"], ["budget"]),
+        pytest.param(
+            *(2, ["apply", "x.npy", "-o", "y.npy", "--memory", "1KiB"], ["budget"]),
+            marks=pytest.mark.slow,
+        ),
         (2, ["apply", "x.npy", "-o", "y.npy", "--layuot", "NC"], ["--layuot", "--layout"]),
         (3, ["apply", "text.npy", "-o", "y.npy"], ["text.npy"]),
         (4, ["apply", "link.h5/x", "-o", "y.npy"], ["target.h5"]),
         (5, ["apply", "x.npy", "-o", "no/such/y.npy"], ["no/such"]),
         (7, ["apply", "nan.npy", "-o", "y.npy", "--nonfinite", "error"], ["1 NaN"]),
-        (7, ["apply", "tiny.npy", "-o", "y.npy"], ["epsilon", "--epsilon 0"]),
+        pytest.param(
+            *(7, ["apply", "tiny.npy", "-o", "y.npy"], ["epsilon", "--epsilon 0"]),
+            marks=pytest.mark.slow,
+        ),
         (8, ["apply", "x.npy", "missing.npy", "-o", "out"], ["missing.npy"]),
     ],
     ids=lambda value: str(value) if isinstance(value, int) else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -51,17 +52,36 @@ COMMANDS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "kaldi": (["convert", "s.json", "-o", "{}", "--to", "kaldi"], (".txt", ".ark")),
 }
 CASES = [(name, suffix) for name, (_, suffixes) in COMMANDS.items() for suffix in suffixes]
+# Of each command, some of its suffixes, by turns; in the whole suite each.
+SOME = [
+    pytest.param(
+        *(name, suffix),
+        marks=[] if (i + j) % 3 == 0 or len(suffixes) == 1 else [pytest.mark.slow],
+    )
+    for i, (name, (_, suffixes)) in enumerate(COMMANDS.items())
+    for j, suffix in enumerate(suffixes)
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with what the commands read; each test has a copy of it."""
+    folder = tmp_path_factory.mktemp("made")
+    rng = np.random.default_rng(5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        np.save("x.npy", rng.normal(3, 2, (12, 5)).astype(np.float32))
+        np.save("t.npy", rng.normal(0, 1, (12, 5)).astype(np.float32))
+        fit = ["fit", "x.npy", "--layout", "NC", "-o"]
+        for more in (["s.json"], ["p1.json", "--part", "1/2"], ["p2.json", "--part", "2/2"]):
+            assert call(*fit, *more).code == 0
+    return folder
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(5)
-    np.save("x.npy", rng.normal(3, 2, (12, 5)).astype(np.float32))
-    np.save("t.npy", rng.normal(0, 1, (12, 5)).astype(np.float32))
-    fit = ["fit", "x.npy", "--layout", "NC", "-o"]
-    for more in (["s.json"], ["p1.json", "--part", "1/2"], ["p2.json", "--part", "2/2"]):
-        assert call(*fit, *more).code == 0
 
 
 def command_for(name: str, output: str) -> list[str]:
@@ -120,7 +140,7 @@ def test_others_data_stay(name: str, suffix: str):
     assert not [p for p in os.listdir() if p.startswith(".")]
 
 
-@pytest.mark.parametrize(("name", "suffix"), CASES)
+@pytest.mark.parametrize(("name", "suffix"), SOME)
 def test_a_folder_of_files_stays(name: str, suffix: str):
     output = f"data{suffix}"
     Path(output).mkdir()
@@ -130,7 +150,7 @@ def test_a_folder_of_files_stays(name: str, suffix: str):
     assert contents(output) == {"notes.txt": b"mine"}
 
 
-@pytest.mark.parametrize(("name", "suffix"), CASES)
+@pytest.mark.parametrize(("name", "suffix"), SOME)
 def test_its_own_output_is_replaced(name: str, suffix: str):
     output = f"data{suffix}"
     command = command_for(name, output)
@@ -141,7 +161,7 @@ def test_its_own_output_is_replaced(name: str, suffix: str):
     assert ended.code == 0, ended.err
 
 
-@pytest.mark.parametrize(("name", "suffix"), [c for c in CASES if c[1] != ".zarr"])
+@pytest.mark.parametrize(("name", "suffix"), [c for c in SOME if c.values[1] != ".zarr"])
 def test_an_empty_file_is_nobodys(name: str, suffix: str):
     output = f"data{suffix}"
     Path(output).touch()

@@ -98,8 +98,8 @@ def test_cut_pipes_are_inputs_that_cannot_be_read(folder: Path):
     "command",
     [
         "$N apply x.npy -o - --mode layer -q",
-        "$N inspect x.npy",
-        "$N fit x.npy --json -q",
+        pytest.param("$N inspect x.npy", marks=pytest.mark.slow),
+        pytest.param("$N fit x.npy --json -q", marks=pytest.mark.slow),
         "$N --help",
     ],
 )
@@ -111,7 +111,11 @@ def test_a_closed_pipe_is_quiet(folder: Path, command: str):
 
 @pytest.mark.parametrize(
     "command",
-    ["$N apply x.npy -o - --mode layer -q", "$N inspect x.npy", "$N fit x.npy --json -q"],
+    [
+        "$N apply x.npy -o - --mode layer -q",
+        pytest.param("$N inspect x.npy", marks=pytest.mark.slow),
+        "$N fit x.npy --json -q",
+    ],
 )
 def test_a_full_stdout_is_a_failed_output(folder: Path, command: str):
     assert_told(shell(f"{command} > /dev/full", folder), 5, "No space left")

@@ -113,12 +113,17 @@ class Cluster:
     def log(self) -> str:
         return (self.folder / "log.txt").read_text()
 
+    def end_workers(self) -> None:
+        """End all workers, and return when the scheduler knows."""
+        from distributed import Client
+
+        _kill(self.workers)
+        self.workers.clear()
+        with Client(scheduler_file=str(self.file), timeout=30, set_as_default=False) as client:
+            self._wait(lambda: not client.scheduler_info(n_workers=-1)["workers"])
+
     def close(self) -> None:
-        processes = [*self.workers, *([self.scheduler] if self.scheduler else [])]
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(20)
+        _kill([*self.workers, *([self.scheduler] if self.scheduler else [])])
         self._log.close()
 
     def _start(self, command: tuple[str, ...], env: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -144,6 +149,13 @@ class Cluster:
         while not condition():
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.05)
+
+
+def _kill(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(20)
 
 
 @contextlib.contextmanager

@@ -36,11 +36,18 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.fixture
-def lone(tmp_path):
-    """A scheduler whose workers each test starts."""
-    with cluster(tmp_path / "cluster", 0) as made:
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    """One scheduler for all tests, without workers."""
+    with cluster(tmp_path_factory.mktemp("cluster"), 0) as made:
         yield made
+
+
+@pytest.fixture
+def lone(scheduler: Cluster):
+    """A scheduler whose workers each test starts."""
+    yield scheduler
+    scheduler.end_workers()
 
 
 def own_mounts(script: str) -> tuple[str, ...]:

@@ -8,12 +8,23 @@ import pytest
 
 from normcli.bundles.formats import read_bundle
 from tests.cli.terminal import run
+from tests.examples import steps
 from tests.faults.commands import CHANGES
 from tests.faults.forked import Forks
 
+PART = ("--part", "2/3")
 
-@pytest.mark.parametrize("more", [(), ("--part", "2/3")], ids=["whole", "part"])
-@pytest.mark.parametrize("suffix", ["json", "npz"])
+
+@pytest.mark.parametrize(
+    ("suffix", "more"),
+    [
+        ("json", ()),
+        ("npz", PART),
+        pytest.param("json", PART, marks=pytest.mark.slow),
+        pytest.param("npz", (), marks=pytest.mark.slow),
+    ],
+    ids=["json-whole", "npz-part", "json-part", "npz-whole"],
+)
 def test_a_killed_fit_keeps_its_exact_sums(forks: Forks, inputs, tmp_path, suffix, more):
     command = ["fit", str(inputs / "x.zarr"), "-o", f"s.{suffix}", "--memory", "4300KiB", *more]
     (tmp_path / "whole").mkdir()
@@ -21,7 +32,7 @@ def test_a_killed_fit_keeps_its_exact_sums(forks: Forks, inputs, tmp_path, suffi
     arrays = read_bundle(str(tmp_path / "whole" / f"s.{suffix}")).arrays
     assert {"exponent", "total", "squares"} <= set(arrays)
     continued = 0
-    for number in range(2, 12):
+    for number in range(2, 12, steps(3)):
         folder = tmp_path / str(number)
         folder.mkdir()
         faulty = forks.run(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from normcli.bundles.statistics_file import read_statistics
+from tests.examples import pairs, steps
 from tests.faults.commands import FORMATS, apply_command, fit_command
 from tests.faults.forked import Forked, Forks
 from tests.faults.outcomes import hidden, outcome
@@ -112,8 +113,7 @@ def failing_read(
     return failed
 
 
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("persist", [False, True])
+@pytest.mark.parametrize(("name", "persist"), pairs(FORMATS, [False, True]))
 def test_a_read_fails(forks: Forks, inputs, tmp_path, whole, figures, name, persist):
     """Read errors of storage end a run with one line that names the input."""
     for number in (2,) if persist else (1, 9):
@@ -130,8 +130,9 @@ def test_a_read_that_fails_once_is_tried_again(forks: Forks, inputs, tmp_path, w
     assert failed.code == 0, failed.err
 
 
-@pytest.mark.parametrize("name", ["x.h5", "plain.h5"])
-@pytest.mark.parametrize("number", [4, 6, 8, 12, 16, 20, 24, 28])
+@pytest.mark.parametrize(
+    ("name", "number"), pairs(["x.h5", "plain.h5"], [6, 4, 8, 12, 16, 20, 24, 28])
+)
 def test_a_read_by_hdf5_that_fails_once_is_tried_again(
     forks: Forks, inputs, tmp_path, whole, name, number
 ):
@@ -153,7 +154,7 @@ def test_names_of_axes_are_not_lost_to_a_failing_read(forks: Forks, tmp_path, pe
     expected = forks.run(*command, cwd=tmp_path)
     assert "layout NHWC" in expected.err
     faults = {"persist": 1} if persist else {}
-    for number in range(4, 40, 5 if persist else 1):
+    for number in range(4, 40, 5 if persist else steps(4)):
         ended = forks.run(
             *(*command, "--overwrite"),
             cwd=tmp_path,

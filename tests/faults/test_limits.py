@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.cli.terminal import NORMCLI, environment, shell
+from tests.examples import pairs
 from tests.faults.commands import FORMATS, apply_command
 from tests.faults.forked import Forks
 from tests.faults.outcomes import hidden, outcome, partly
@@ -49,8 +50,10 @@ def test_hardly_any_open_files(forks: Forks, inputs, tmp_path, whole, name):
     assert not codes[-1]
 
 
-@pytest.mark.parametrize("name", ["x.npy", "plain.h5", "x.h5", "x.zarr", "sharded.zarr"])
-@pytest.mark.parametrize("limit", [100, 9000, 60_000])
+@pytest.mark.parametrize(
+    ("limit", "name"),
+    pairs([100, 9000, 60_000], ["x.npy", "plain.h5", "x.h5", "x.zarr", "sharded.zarr"]),
+)
 def test_files_may_not_grow(forks: Forks, inputs, tmp_path, whole, name, limit):
     """Without a handler the kernel would end the process by SIGXFSZ."""
     command = apply_command(inputs, name)
@@ -126,9 +129,19 @@ SURROUNDINGS = {
     "narrow": {"COLUMNS": "1", "TERM": "dumb"},
     "far": {"TZ": "Pacific/Kiritimati"},
 }
+# In the fast cut, all that do not exclude each other come together.
+SURROUNDINGS["all"] = {
+    k: v for n, more in SURROUNDINGS.items() if n != "no home" for k, v in more.items()
+}
 
 
-@pytest.mark.parametrize("where", SURROUNDINGS)
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(name, marks=[] if name in ("no home", "all") else [pytest.mark.slow])
+        for name in SURROUNDINGS
+    ],
+)
 def test_surroundings(inputs, tmp_path, whole, where):
     command = apply_command(inputs, "x.zarr", "--mode", "instance")
     done = subprocess.run(

@@ -65,7 +65,7 @@ def test_one_wins_and_the_other_is_told(pair, inputs, tmp_path, whole, name, tim
     assert held
 
 
-@pytest.mark.parametrize("name", ["x.npy", "x.h5"])
+@pytest.mark.parametrize("name", ["x.npy", pytest.param("x.h5", marks=pytest.mark.slow)])
 def test_a_reader_sees_the_old_or_the_new(forks: Forks, inputs, tmp_path, name):
     commands = [
         apply_command(inputs, name, "--overwrite", "--epsilon", epsilon) for epsilon in ("0.5", "2")

@@ -24,6 +24,7 @@ from normcli.arrays.rules import InputRules
 from normcli.domain.grid import Block
 from normcli.errors import DataPolicyError, InputError, SafetyError
 from tests.cli.terminal import NORMCLI, call, drafts, environment
+from tests.examples import steps
 from tests.hostile.killing_sources import SHAPE, VALUES, open_sound
 
 WHOLE = Block(0, (0, 0), SHAPE)
@@ -227,7 +228,7 @@ def test_a_file_that_kills_hdf5_by_its_sixth_chunk(tmp_path):
         ("fit", "x.h5", "-o", "s.json"),
         ("apply", "x.h5", "-o", "y.h5"),
         ("learn", "x.h5", "x.h5", "-o", "a.npz"),
-    ):
+    )[:: steps(3)]:
         ended = run(*command, "--isolate")
         assert ended.returncode == 3, ended
         assert "x.h5/data at (5, 0, 0) crashes the library that reads it (SIG" in ended.stderr

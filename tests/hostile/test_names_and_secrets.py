@@ -197,10 +197,18 @@ def test_inputs_that_are_no_files(here, name, kind):
     assert ended.err.count("normcli: error: ") == 1
 
 
-@pytest.mark.parametrize("module", ["zarr", "h5py", "numpy", "json", "numcodecs", "normcli"])
-def test_modules_of_the_current_folder_are_not_run(here, module):
+MODULES = ("zarr", "h5py", "numpy", "json", "numcodecs", "normcli")
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [MODULES, *(pytest.param((m,), marks=pytest.mark.slow, id=m) for m in MODULES)],
+    ids=["all"] + [""] * len(MODULES),
+)
+def test_modules_of_the_current_folder_are_not_run(here, modules):
     canary = here / "canary"
-    (here / f"{module}.py").write_text(f"open({str(canary)!r}, 'w')\n")
+    for module in modules:
+        (here / f"{module}.py").write_text(f"open({str(canary)!r}, 'w')\n")
     with h5py.File("x.h5", "w") as file:
         file["a"] = VALUES
     ended, _, _ = limited("fit", "x.h5/a", "-o", "s.json", cwd=here)

@@ -148,14 +148,19 @@ def test_the_formula_of_a_convention_is_kept_for_constant_groups(again, conventi
     assert not again
 
 
+# From one type to another is compiled once more.
+OUT = [None, pytest.param("f4", marks=pytest.mark.slow), pytest.param("f8", marks=pytest.mark.slow)]
+
+
 @pytest.mark.parametrize("nonfinite", ["omit", "propagate"])
-def test_nan_and_infinities(again, nonfinite):
+@pytest.mark.parametrize("out", OUT[:2])
+def test_nan_and_infinities(again, nonfinite, out):
     whole = RUNS["layer, several tiles"]
     for dtype in ("f4", "f8"):
         values = data(whole, dtype)
         values[0] = np.nan
         values[1, 4000] = -np.inf
-        moments, _ = agree(values, recipe_of(whole, dtype, "f4", nonfinite=nonfinite))
+        moments, _ = agree(values, recipe_of(whole, dtype, out or dtype, nonfinite=nonfinite))
         assert moments.nonfinite.tolist() == [5001, 1, 0]
         assert moments.count.tolist() == [0, 5000, 5001]
     assert not again
@@ -171,7 +176,8 @@ def test_constant_by_ulps(again):
     assert not again
 
 
-def test_subnormal_and_huge_groups(again):
+@pytest.mark.parametrize("out", OUT[::2])
+def test_subnormal_and_huge_groups(again, out):
     whole = geometry((5, 100), (0,), (1,))
     random = np.random.default_rng(5)
     for dtype in ("f4", "f8"):
@@ -183,7 +189,7 @@ def test_subnormal_and_huge_groups(again):
         values[2] = np.ldexp(values[2], random.integers(-60, 60, 100)).astype(dtype)
         values[3, 50:] = 0.0
         values[4] = -0.0
-        spec = recipe_of(whole, dtype, "f8", method="center")
+        spec = recipe_of(whole, dtype, out or dtype, method="center")
         agree(values, spec)
     assert not again
 
@@ -221,6 +227,7 @@ def test_what_two_walks_do_is_left_to_them():
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
+@pytest.mark.parametrize("out", OUT[::2])
 @settings(max_examples=examples(300), deadline=None)
 @given(
     st.integers(0, 2**32),
@@ -229,7 +236,7 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
     st.integers(0, 60),
     st.lists(st.tuples(st.integers(0, 10**6), FLOATS), max_size=5),
 )
-def test_moments_are_correctly_rounded(seed, length, power, binades, others):
+def test_moments_are_correctly_rounded(out, seed, length, power, binades, others):
     """Any magnitudes, any spread of them, a few elements of any value: the truth, to the bit."""
     random = np.random.default_rng(seed)
     values = random.normal(size=(2, length))
@@ -237,7 +244,7 @@ def test_moments_are_correctly_rounded(seed, length, power, binades, others):
     for at, value in others:
         values.reshape(-1)[at % values.size] = value
     whole = geometry(values.shape, (0,), (1,))
-    recipe = recipe_of(whole, "f4", "f8", method="center")
+    recipe = recipe_of(whole, "f4", out or "f4", method="center")
     want = exact_moments(values, whole, (0, 0))
     moments, _ = COMPUTE.normalize(values, recipe, (0, 0))
     identical(moments, want)
@@ -257,9 +264,10 @@ def test_long_groups_are_correctly_rounded(length, shift):
 
 
 @pytest.mark.parametrize("value", [1.0, -1.0, np.float32(3.4e38), np.float32(1e-45)])
-def test_the_largest_sums_fit(value):
+@pytest.mark.parametrize("out", OUT[::2])
+def test_the_largest_sums_fit(out, value):
     # n elements at the top of their binade: sums are as large as they get.
     whole = geometry((1, 1 << 20), (0,), (1,))
     values = np.full(whole.shape, np.nextafter(np.float32(value), np.float32(0)), "f4")
     values[0, ::2] = value
-    agree(values, recipe_of(whole, "f4", "f8", method="center"))
+    agree(values, recipe_of(whole, "f4", out or "f4", method="center"))

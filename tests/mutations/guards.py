@@ -970,14 +970,14 @@ GUARDS = (
         "retrying.py",
         "        except TransientError:\n            time.sleep(wait)",
         "        except TransientError:\n            raise",
-        (f"{MOTION}::test_a_read_by_hdf5_that_fails_once_is_tried_again[6-x.h5]",),
+        (f"{MOTION}::test_a_read_by_hdf5_that_fails_once_is_tried_again[x.h5-6]",),
     ),
     Guard(
         "what HDF5 tells of storage is taken for a malformed file",
         "retrying.py",
         "        told = _TOLD.search(str(error))\n",
         "        told = None\n",
-        (f"{MOTION}::test_a_read_by_hdf5_that_fails_once_is_tried_again[6-x.h5]",),
+        (f"{MOTION}::test_a_read_by_hdf5_that_fails_once_is_tried_again[x.h5-6]",),
     ),
     Guard(
         "names of axes are lost where a read fails",
