@@ -36,10 +36,18 @@ def origins(center: np.ndarray, rest: np.ndarray, dtype: np.dtype) -> tuple[np.n
     return origin, _left(center, origin, rest)
 
 
+def halves(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64 or uint64 as the sum of two float64 numbers: a multiple of 2**32, and the rest.
+
+    The rest is never negative.
+    """
+    low = (values & values.dtype.type(_MASK)).astype(np.float64)
+    return np.ldexp((values >> values.dtype.type(32)).astype(np.float64), 32), low
+
+
 def _left(center: np.ndarray, origin: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    # Halves of an origin are float64 numbers; near it both differences are exact.
-    low = (origin & origin.dtype.type(_MASK)).astype(np.float64)
-    high = np.ldexp((origin >> origin.dtype.type(32)).astype(np.float64), 32)
+    # Near the origin both differences are exact.
+    high, low = halves(origin)
     return np.asarray(((center - high) - low) + rest)
 
 
