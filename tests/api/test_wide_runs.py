@@ -97,3 +97,27 @@ def test_targets_whose_products_leave_float64_are_refused(tmp_path):
     name = store(tmp_path, "x", np.random.default_rng(1).normal(size=SHAPE))
     with pytest.raises(DataPolicyError, match="leave float64"):
         normcli.learn(name, store(tmp_path, "t", floats()), layout=LAYOUT)
+
+
+@pytest.mark.parametrize("suffix", ["json", "npz", "h5", "zarr", "safetensors"])
+@pytest.mark.parametrize("make", [lambda: integers("u8"), floats], ids=["ints", "floats"])
+@pytest.mark.parametrize("mode", MODES)
+def test_parts_merge_to_the_whole(tmp_path, mode, make, suffix):
+    x = make()
+    name = store(tmp_path, "x", x, "zarr3", (3, 4, 30))
+    options = {"layout": LAYOUT, "epsilon": 0.0, **MODES[mode][0]}
+    whole = normcli.fit(name, tmp_path / "whole.npz", **options)
+    parts = [tmp_path / f"{i}.{suffix}" for i in (1, 2, 3)]
+    for i, path in enumerate(parts, 1):
+        normcli.fit(name, path, part=f"{i}/3", **options)
+    merged = normcli.merge([str(path) for path in reversed(parts)], tmp_path / f"all.{suffix}")
+    read = normcli.read_statistics(tmp_path / f"all.{suffix}")
+    own = whole.statistics.moments
+    for other in (merged, read):
+        moments = other.statistics.moments
+        assert type(moments) is type(own)
+        for field in own.names():
+            np.testing.assert_array_equal(getattr(moments, field), getattr(own, field))
+    normcli.apply(name, tmp_path / "y.npy", stats=tmp_path / f"all.{suffix}")
+    size = np.abs(want := exactly(x, mode)).max((0, 2), keepdims=True)
+    assert np.all(np.abs(np.load(tmp_path / "y.npy") - want) <= 1e-14 * size)
