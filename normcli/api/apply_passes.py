@@ -24,7 +24,7 @@ from normcli.arrays.access import ArraySource, StoredPart
 from normcli.arrays.kept import KeepingSource, KeptBlocks, KeptSource
 from normcli.arrays.manifest import Manifest, draft_manifest, manifest_path
 from normcli.bundles.statistics_file import draft_statistics
-from normcli.domain.moment_kinds import keeps_rests
+from normcli.domain.moment_kinds import rest_names
 from normcli.domain.moments import Moments
 from normcli.domain.normalizers import fitted_normalizer
 from normcli.domain.statistics import Statistics
@@ -166,7 +166,7 @@ class ApplyPasses:
         warn_of(counts, setup.spec, setup.observer)
         stored.seal(setup.described, provenance())
         if not self.runner.plan.fused:
-            rests = keeps_rests(setup.spec.method, setup.described.dtype)
+            rests = rest_names(setup.spec.method, setup.described.dtype)
             arrays = stored_arrays(str(stored.sink.draft.path), setup.spec.method, rests)
             tables = StoredTables(arrays, setup.spec, setup.described.dtype)
             written = self._apply(tables, None)

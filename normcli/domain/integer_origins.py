@@ -32,8 +32,8 @@ def origins(center: np.ndarray, rest: np.ndarray, dtype: np.dtype) -> tuple[np.n
     """
     dtype = dtype.newbyteorder("=")
     origin = added(np.zeros(center.shape, dtype), center)
-    origin = added(origin, _left(center, origin, rest))
-    return origin, _left(center, origin, rest)
+    origin = added(origin, left_of(center, origin) + rest)
+    return origin, np.asarray(left_of(center, origin) + rest)
 
 
 def halves(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,10 +45,10 @@ def halves(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.ldexp((values >> values.dtype.type(32)).astype(np.float64), 32), low
 
 
-def _left(center: np.ndarray, origin: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    # Near the origin both differences are exact.
+def left_of(center: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Return ``center - origin``, which is exact where `center` is near the integers `origin`."""
     high, low = halves(origin)
-    return np.asarray(((center - high) - low) + rest)
+    return np.asarray((center - high) - low)
 
 
 def difference(values: np.ndarray, origin: np.ndarray) -> np.ndarray:

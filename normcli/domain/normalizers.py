@@ -83,6 +83,8 @@ def fitted_normalizer(
 def _of_moments(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
     if isinstance(moments, WideMoments) and moments.scaled and spec.method != "center":
         return _in_units(moments, spec, dtype)
+    if spec.method == "minmax" and isinstance(moments, WideMoments):
+        return _between_integers(moments, spec, dtype)
     if spec.divides_by:
         return _by_spread(moments, spec, dtype)
     mean, variance = pooled_estimate(moments, spec)
@@ -93,6 +95,17 @@ def _of_moments(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer
         flat = found.divisor == 0
         return replace(found, rest=rest if spec.centered else np.where(flat, rest, 0.0))
     return found
+
+
+def _between_integers(moments: WideMoments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
+    """Return what is subtracted and divided by of extremes beyond 2**53, to the last unit."""
+    mean, _ = pooled_estimate(moments, spec)
+    low, high = pooled_extremes(moments, spec)
+    below, above = np.nan_to_num(moments.minimum_rest), np.nan_to_num(moments.maximum_rest)
+    flat = constant_by_rule(moments, spec, dtype)
+    # Of a spread below 2**53 both differences are exact.
+    found = spread_normalizer(spec, mean, low, (high - low) + (above - below), flat)
+    return replace(found, rest=np.where(found.divisor == 0, moments.mean_rest, below))
 
 
 def _in_units(moments: WideMoments, spec: NormSpec, dtype: np.dtype) -> Normalizer:

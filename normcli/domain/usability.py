@@ -109,8 +109,8 @@ def require_resolved(
     """Refuse to normalize integers beyond 2**53 by statistics that float64 cannot tell apart.
 
     Their mean and variance are right. But what the rounding of the mean took away must be known
-    (`WideMoments`), or else it hurts where it reaches the spread; and of extremes and quantiles it
-    is not known.
+    (`WideMoments`), or else it hurts where it reaches the spread; of extremes, where they were
+    measured for ``minmax``; and of quantiles it is not known.
 
     Parameters
     ----------
@@ -133,9 +133,11 @@ def require_resolved(
     method = None if spec is None else spec.method
     if method in ("std", "rms", "maxabs", "lp"):
         return  # A quotient is as right as its terms, which are rounded to 53 bits.
-    if isinstance(moments, WideMoments) and method not in ("minmax", "robust"):
-        return
     seen = moments.count > 1
+    if isinstance(moments, WideMoments) and method != "robust":
+        if method != "minmax":
+            return
+        seen = seen & np.isnan(moments.minimum_rest + moments.maximum_rest)
     largest = np.where(seen, np.maximum(np.abs(moments.minimum), np.abs(moments.maximum)), 0.0)
     deviation = np.sqrt(np.where(seen, moments.variance(), 1.0))
     lost = (largest > 2.0**53) & (np.spacing(largest) > 1e-6 * deviation)
@@ -144,5 +146,5 @@ def require_resolved(
             f"{where} holds integers up to {float(largest.max()):.6g}, beyond 2**53, with a "
             "spread too small for float64.",
             "Subtract an integer offset before normalizing; of statistics fitted by this version, "
-            "or by apply itself, --method zscore and center need none.",
+            "or by apply itself, all methods but robust need none.",
         )

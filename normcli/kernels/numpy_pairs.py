@@ -65,7 +65,7 @@ def tile_pairs(values: np.ndarray, target: np.ndarray) -> PairMoments:
                 distance = difference(elements, shift[:, np.newaxis])
                 shift, below = two_sum(*halves(shift))
             else:
-                distance, below = elements - shift[:, np.newaxis], 0.0
+                distance, below = elements - shift[:, np.newaxis], np.zeros_like(shift)
             if not every:
                 distance[~finite] = 0.0
             offset = distance.sum(axis=1) / divisor
