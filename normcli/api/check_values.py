@@ -211,10 +211,13 @@ def _spread(parts: list[_Seen], odd: Verdict) -> Iterator[Finding]:
     """Find data that vary far less than those of the fit, in every group."""
     widest = (0.0, 0.0, 0.0)
     for part in parts:
+        drawn = part.sample.variance()
+        # What leaves float64 tells nothing.
         seen = (part.sample.count >= _ENOUGH) & (part.variance > 0)
+        seen &= np.isfinite(part.variance) & np.isfinite(drawn)
         if not seen.any():
             continue
-        own = np.sqrt(part.sample.variance()[seen])
+        own = np.sqrt(drawn[seen])
         then = np.sqrt(part.variance[seen])
         at = int(np.argmax(own / then))
         widest = max(widest, (float(own[at] / then[at]), float(own[at]), float(then[at])))

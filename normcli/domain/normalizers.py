@@ -23,6 +23,9 @@ from normcli.domain.usability import require_resolved
 from normcli.domain.wide_moments import WideMoments
 from normcli.errors import InputError
 
+# Spreads within this and its inverse have inverses of 53 bits, with room for scale and bias.
+_LEAST_SPREAD = 2.0**-900
+
 
 def normalizer_of(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
     """Return what measured moments contribute to a normalization.
@@ -146,21 +149,51 @@ def _by_spread(
     mean, _ = pooled_estimate(moments, spec)
     low, high = pooled_extremes(moments, spec)
     flat = constant_by_rule(moments, spec, dtype) if flat is None else flat
-    unknown = np.isnan(low)
+    if isinstance(moments, NormMoments | QuantileMoments):
+        return _by_scaled_spread(moments, spec, dtype, flat, np.isnan(low))
+    return extreme_normalizer(spec, mean, low, high, flat)
+
+
+def _by_scaled_spread(
+    moments: NormMoments | QuantileMoments,
+    spec: NormSpec,
+    dtype: np.dtype,
+    flat: np.ndarray,
+    unknown: np.ndarray,
+) -> Normalizer:
+    """Return what norms and quantiles contribute, in units where these are near the ends."""
+    mean = np.where(unknown, np.nan, moments.mean)
     if isinstance(moments, QuantileMoments):
         center = np.where(unknown, np.nan, moments.center)
+        ends = moments.lower, moments.upper
+        size = np.maximum(np.abs(ends[0]), np.abs(ends[1]))
         spread = np.where(unknown, np.nan, moments.spread)
         # A group without a spread returns to its median, unless it holds one value: its mean.
         mean, kind = np.where(flat, mean, center), np.dtype(np.float64)
-    elif isinstance(moments, NormMoments):
-        spread = np.where(unknown, np.nan, moments.norm)
+    else:
+        # Only norms have an epsilon, below which none is.
+        spread = np.where(unknown, np.nan, np.maximum(moments.norm, spec.epsilon))
+        ends = np.zeros_like(spread), spread
+        size = spread
         # Nothing is subtracted: only groups of zeros have nothing to divide by.
         center, flat = np.zeros_like(spread), np.zeros_like(flat)
         kind = dtype if dtype.kind == "f" else np.dtype(np.float64)
-    else:
-        return extreme_normalizer(spec, mean, low, high, flat)
-    if not has_unit_constants(spec.convention):
-        return spread_normalizer(spec, mean, center, spread, flat)
-    # scikit-learn divides by 1 what is below ten units of the type that it computes in.
-    unit = spread < 10 * np.finfo(kind).eps
-    return spread_normalizer(spec, mean, center, spread, np.zeros_like(flat), unit)
+    spec = replace(spec, epsilon=0.0)
+    unit = None
+    if has_unit_constants(spec.convention):
+        # scikit-learn divides by 1 what is below ten units of the type that it computes in.
+        unit, flat = spread < 10 * np.finfo(kind).eps, np.zeros_like(flat)
+    exponent = _unit_of(spread, size) * (1 if unit is None else ~unit)
+    if not np.any(exponent):
+        return spread_normalizer(spec, mean, center, spread, flat, unit)
+    with np.errstate(under="ignore"):
+        low, high, center, mean = (np.ldexp(v, -exponent) for v in (*ends, center, mean))
+    spread = np.where(exponent == 0, spread, high - low)
+    return replace(spread_normalizer(spec, mean, center, spread, flat, unit), exponent=exponent)
+
+
+def _unit_of(spread: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return the power of two that data are divided by; 0 where a spread has an inverse."""
+    seen = spread > 0
+    far = seen & ((spread < _LEAST_SPREAD) | (spread > 1 / _LEAST_SPREAD))
+    return np.where(far, np.frexp(np.where(far, size, 0.0))[1], 0).astype(np.int64)

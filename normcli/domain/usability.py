@@ -8,6 +8,7 @@ from normcli.domain.constancy import constant_groups
 from normcli.domain.moments import Moments
 from normcli.domain.norm_moments import NormMoments, largest_magnitude
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.quantile_moments import QuantileMoments
 from normcli.domain.wide_moments import (
     SQUARE_ROOT_OF_SMALLEST,
     WideMoments,
@@ -38,9 +39,11 @@ def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str
             f"{where} has groups of one element, whose variance with divisor n - 1 is undefined.",
             "Use --ddof 0, or aggregate more axes.",
         )
-    _require_squares_fit(moments, spec, dtype, where)
     if isinstance(moments, NormMoments):
         _require_powers_fit(moments, where)
+    elif not isinstance(moments, QuantileMoments):
+        # Norms and quantiles fit where squares do not.
+        _require_squares_fit(moments, spec, dtype, where)
 
 
 def _require_powers_fit(moments: NormMoments, where: str) -> None:
@@ -71,7 +74,7 @@ def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, wher
     size = largest
     if spec.method == "rms":
         finite &= np.isfinite(np.where(seen, moments.mean_square(), 0.0))
-    elif spec.method not in ("maxabs", "lp"):
+    elif spec.method != "maxabs":
         with np.errstate(over="ignore"):
             size = np.where(constant_groups(moments, dtype), 0.0, high - low)
     if not np.all(finite):

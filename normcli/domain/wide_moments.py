@@ -249,7 +249,11 @@ def leaves_float64(moments: Moments, method: str = "zscore") -> np.ndarray:
     low, high = np.where(seen, moments.minimum, 0.0), np.where(seen, moments.maximum, 0.0)
     beyond = ~np.isfinite(moments.m2)
     with np.errstate(over="ignore"):
-        size = np.maximum(np.abs(low), np.abs(high)) if method in ("rms", "maxabs") else high - low
+        size = (
+            np.maximum(np.abs(low), np.abs(high))
+            if method in ("rms", "maxabs", "lp")
+            else high - low
+        )
     if method == "rms":
         beyond |= ~np.isfinite(np.where(seen, moments.mean_square(), 0.0))
     if method != "center":
