@@ -20,7 +20,7 @@ from normcli.domain.transform import (
     spread_normalizer,
 )
 from normcli.domain.usability import require_resolved
-from normcli.domain.wide_moments import WideMoments
+from normcli.domain.wide_moments import WideMoments, plain
 from normcli.errors import InputError
 
 # Spreads within this and its inverse have inverses of 53 bits, with room for scale and bias.
@@ -81,6 +81,32 @@ def fitted_normalizer(
             f"Fit from the data: normcli fit INPUT --method {spec.method} -o STATS",
         )
     return _by_spread(statistics.moments, spec, statistics.source.dtype)
+
+
+def require_told_apart(
+    statistics: Statistics, spec: NormSpec, estimate: str | None, dtype: np.dtype, where: str
+) -> None:
+    """Refuse to normalize integers by fitted statistics that float64 cannot tell them apart by.
+
+    Parameters
+    ----------
+    statistics, spec, estimate
+        As of `fitted_normalizer`.
+    dtype : numpy.dtype
+        Type of what is normalized.
+    where : str
+        Its name, for messages.
+
+    Raises
+    ------
+    DataPolicyError
+        When these are such.
+    """
+    if statistics.moments is not None:
+        # What the rounding of a moving mean took away is not known.
+        moving = statistics.moving is not None and estimate != "pooled"
+        moments = plain(statistics.moments) if moving else statistics.moments
+        require_resolved(moments, dtype, where, spec)
 
 
 def _of_moments(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer:

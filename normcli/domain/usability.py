@@ -107,7 +107,11 @@ def _require_centered_fit(moments: WideMoments, spec: NormSpec, where: str) -> N
 
 
 def require_resolved(
-    moments: Moments, dtype: np.dtype, where: str, spec: NormSpec | None = None
+    moments: Moments,
+    dtype: np.dtype,
+    where: str,
+    spec: NormSpec | None = None,
+    hint: str | None = None,
 ) -> None:
     """Refuse to normalize integers beyond 2**53 by statistics that float64 cannot tell apart.
 
@@ -125,6 +129,8 @@ def require_resolved(
         Its name, for the message.
     spec : NormSpec, optional
         The method; without it, something is subtracted.
+    hint : str, optional
+        What helps, where that is not the usual.
 
     Raises
     ------
@@ -148,6 +154,7 @@ def require_resolved(
         raise DataPolicyError(
             f"{where} holds integers up to {float(largest.max()):.6g}, beyond 2**53, with a "
             "spread too small for float64.",
-            "Subtract an integer offset before normalizing; of statistics fitted by this version, "
+            hint
+            or "Subtract an integer offset before normalizing; of statistics fitted by this version, "
             "or by apply itself, all methods but robust need none.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -181,3 +182,35 @@ def test_integers_beyond_2_53_have_norms(tmp_path):
         want = exactly(x, "batch", method)
         np.testing.assert_allclose(np.load(tmp_path / "y.npy"), want, rtol=1e-15)
     assert x.shape == SHAPE
+
+
+def test_integers_that_quantiles_cannot_tell_apart(tmp_path):
+    name = store(tmp_path, "x", x := integers("i8"))
+    fitted = normcli.fit(name, tmp_path / "s.json", layout=LAYOUT, method="robust")
+    with pytest.raises(DataPolicyError, match=r"beyond 2\*\*53"):
+        fitted.normalize(x)
+    with pytest.raises(DataPolicyError, match=r"beyond 2\*\*53"):
+        normcli.learn(name, name, stats=tmp_path / "s.json")
+
+
+@pytest.mark.parametrize("target", ["torch", "keras", "onnx", "sklearn"])
+@pytest.mark.parametrize("method", ["zscore", "center", "minmax", "robust"])
+def test_frameworks_round_integers_beyond_2_53(tmp_path, method, target):
+    """They subtract from integers that they rounded: no mean helps."""
+    path = tmp_path / "s.json"
+    normcli.fit(store(tmp_path, "x", integers("i8")), path, layout=LAYOUT, method=method)
+    more = [] if target == "sklearn" else ["--dtype", "float64"]
+    output = tmp_path / f"o.{'onnx' if target == 'onnx' else 'json'}"
+    ended = call("convert", path, "-o", output, "--to", target, *more)
+    assert (ended.code, "beyond 2**53" in ended.err) == (7, True), ended.err
+
+
+def test_spreads_whose_squares_leave_float64_have_no_layer(tmp_path):
+    path = tmp_path / "s.json"
+    for scale, method in itertools.product((1e-200, 1e200), METHODS):
+        x = np.random.default_rng(1).normal(size=SHAPE) * scale
+        normcli.fit(store(tmp_path, "x", x), path, layout=LAYOUT, overwrite=True, **METHODS[method])
+        ended = call(
+            "convert", path, "-o", tmp_path / "o.npz", "--to", "torch", "--dtype", "float64"
+        )
+        assert (ended.code, "leaves float64" in ended.err) == (7, True), (method, ended.err)
