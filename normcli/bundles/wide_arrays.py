@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,6 +36,9 @@ def with_rests(moments: Moments, arrays: Mapping[str, np.ndarray], path: str) ->
     if type(moments) is not Moments or any((a in arrays) != (b in arrays) for a, b in paired):
         raise InputError(f"{path} holds a 'mean_rest' that does not go with the others.", _HINT)
     found = wide(moments)
+    if "m2_scaled" in arrays:
+        # Of floats, whose extremes are exact.
+        found = replace(found, **{name: np.zeros(moments.shape) for name in EXTREMES})
     values = {
         name: arrays.get(name, getattr(found, name))
         for name in ("mean_rest", "m2_scaled", "m2_exponent", *EXTREMES)

@@ -155,6 +155,6 @@ def require_resolved(
             f"{where} holds integers up to {float(largest.max()):.6g}, beyond 2**53, with a "
             "spread too small for float64.",
             hint
-            or "Subtract an integer offset before normalizing; of statistics fitted by this version, "
-            "or by apply itself, all methods but robust need none.",
+            or "Subtract an integer offset before normalizing; of statistics fitted by this "
+            "version, or by apply itself, all methods but robust need none.",
         )

@@ -120,7 +120,12 @@ class WideMoments(Moments):
         """Return other moments of the same elements, with what is known of the extremes."""
         if not isinstance(moments, WideMoments):
             return moments
-        return replace(moments, minimum_rest=self.minimum_rest, maximum_rest=self.maximum_rest)
+        low, high = moments.minimum_rest, moments.maximum_rest
+        return replace(
+            moments,
+            minimum_rest=np.where(np.isnan(low), self.minimum_rest, low),
+            maximum_rest=np.where(np.isnan(high), self.maximum_rest, high),
+        )
 
     def _in_units(self, exponent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         turn = self.m2_exponent - exponent
@@ -216,6 +221,8 @@ def completed(moments: Moments, sums: ExactMoments, method: str, dtype: np.dtype
         rest = _rest_of_integers(part, moments.mean[need].reshape(-1))
         found.mean_rest[need] = rest if need.ndim else rest[0]
         return found
+    for ends in (found.minimum_rest, found.maximum_rest):
+        ends[...] = 0.0  # Those of floats are exact.
     exponent = _exponent(moments)[need].reshape(-1)
     mean, m2 = part.scaled(exponent)
     with np.errstate(under="ignore"):
