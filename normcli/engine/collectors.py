@@ -104,7 +104,7 @@ class HeldSums:
     spec : NormSpec, optional
         The method, which may need more than moments.
     dtype : numpy.dtype, optional
-        Type of the data, which goes with `spec`.
+        Type of the data, which may need more for a method.
     """
 
     def __init__(
@@ -114,9 +114,10 @@ class HeldSums:
         dtype: np.dtype | None = None,
     ) -> None:
         self.sums: Any = no_sums(shape)
-        if spec is not None and dtype is not None:
+        if spec is not None:
             levels = None if spec.quantiles is None else spec.levels
-            self.sums = no_sums(shape, levels, spec.p, needs_extremes(spec.method, dtype))
+            extremes = dtype is not None and needs_extremes(spec.method, dtype)
+            self.sums = no_sums(shape, levels, spec.p, extremes)
 
     def put(self, region: int, index: tuple[slice, ...], moments: Found) -> None:
         """Add the region to its groups."""
