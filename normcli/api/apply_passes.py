@@ -24,12 +24,11 @@ from normcli.arrays.access import ArraySource, StoredPart
 from normcli.arrays.kept import KeepingSource, KeptBlocks, KeptSource
 from normcli.arrays.manifest import Manifest, draft_manifest, manifest_path
 from normcli.bundles.statistics_file import draft_statistics
-from normcli.domain.moment_kinds import keeps_rests
+from normcli.domain.moment_kinds import rest_names
 from normcli.domain.moments import Moments
-from normcli.domain.normalizers import fitted_normalizer
+from normcli.domain.normalizers import fitted_normalizer, require_told_apart
 from normcli.domain.statistics import Statistics
-from normcli.domain.usability import require_resolved, require_usable
-from normcli.domain.wide_moments import plain
+from normcli.domain.usability import require_usable
 from normcli.engine.collectors import Collector, HeldMoments
 from normcli.engine.done import Done
 from normcli.engine.report import Report, Tally, tally
@@ -166,7 +165,7 @@ class ApplyPasses:
         warn_of(counts, setup.spec, setup.observer)
         stored.seal(setup.described, provenance())
         if not self.runner.plan.fused:
-            rests = keeps_rests(setup.spec.method, setup.described.dtype)
+            rests = rest_names(setup.spec.method, setup.described.dtype)
             arrays = stored_arrays(str(stored.sink.draft.path), setup.spec.method, rests)
             tables = StoredTables(arrays, setup.spec, setup.described.dtype)
             written = self._apply(tables, None)
@@ -177,12 +176,8 @@ class ApplyPasses:
         statistics = known.statistics
         if known.stored is not None:
             return StoredTables(known.stored, setup.spec, statistics.source.dtype)
-        estimate = setup.options.estimate
-        if statistics.moments is not None:
-            # What the rounding of a moving mean took away is not known.
-            moving = statistics.moving is not None and estimate != "pooled"
-            moments = plain(statistics.moments) if moving else statistics.moments
-            require_resolved(moments, setup.described.dtype, setup.source.name, setup.spec)
+        estimate, dtype = setup.options.estimate, setup.described.dtype
+        require_told_apart(statistics, setup.spec, estimate, dtype, setup.source.name)
         return HeldTables(fitted_normalizer(statistics, setup.spec, estimate))
 
     def _measure(self, collector: Collector) -> None:

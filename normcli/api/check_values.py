@@ -14,7 +14,7 @@ from normcli.arrays.access import ArraySource
 from normcli.domain.constancy import constant_groups
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
-from normcli.domain.moment_kinds import moments_from
+from normcli.domain.moment_kinds import EXTREMES, moments_from
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import Statistics
@@ -125,7 +125,7 @@ def _held(statistics: Statistics, estimate: str | None, geometry: Geometry) -> _
 def _stored(known: Known, index: tuple[slice, ...]) -> _Seen:
     assert known.stored is not None
     block = Block(0, tuple(s.start for s in index), tuple(s.stop for s in index))
-    names = [name for name in (*Moments.names(), "mean_rest") if name in known.stored]
+    names = [name for name in (*Moments.names(), "mean_rest", *EXTREMES) if name in known.stored]
     held = {name: known.stored[name].read(block) for name in names}
     moments = moments_from(known.statistics.spec, held) if "mean_rest" in held else Moments(**held)
     pooled = replace(known.statistics, moments=moments).pooled()
@@ -211,10 +211,13 @@ def _spread(parts: list[_Seen], odd: Verdict) -> Iterator[Finding]:
     """Find data that vary far less than those of the fit, in every group."""
     widest = (0.0, 0.0, 0.0)
     for part in parts:
+        drawn = part.sample.variance()
+        # What leaves float64 tells nothing.
         seen = (part.sample.count >= _ENOUGH) & (part.variance > 0)
+        seen &= np.isfinite(part.variance) & np.isfinite(drawn)
         if not seen.any():
             continue
-        own = np.sqrt(part.sample.variance()[seen])
+        own = np.sqrt(drawn[seen])
         then = np.sqrt(part.variance[seen])
         at = int(np.argmax(own / then))
         widest = max(widest, (float(own[at] / then[at]), float(own[at]), float(then[at])))

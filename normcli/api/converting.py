@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from normcli.api.convert_options import FORMATS, ConvertOptions
-from normcli.api.exporting import export_statistics
+from normcli.api.exporting import export_affine, export_statistics
 from normcli.api.importing import import_statistics, recognized
 from normcli.api.sidecars import SUFFIXES
 from normcli.bundles.framework_file import TORCH_SUFFIXES
@@ -69,9 +69,8 @@ def convert_file(path: str, output: str, options: ConvertOptions, observer: Obse
         write_statistics(output, held, options.overwrite)
         return "normcli statistics"
     if isinstance(held, Affine):
-        raise UsageError(
-            f"{path} holds a scale and a bias without statistics.", "Convert it to normcli first."
-        )
+        export_affine(held, path, epsilon, output, target, options, observer)
+        return target
     export_statistics(held, output, target, options, observer)
     return target
 

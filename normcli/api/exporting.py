@@ -9,12 +9,16 @@ import numpy as np
 from normcli.api.convert_options import ConvertOptions
 from normcli.bundles import framework_file, kaldi_file, keras_model, onnx_model
 from normcli.bundles.keras_file import is_keras
+from normcli.domain.affine import Affine
 from normcli.domain.channel_norm import WORTH_A_WORD, ChannelNorm, channel_norm
 from normcli.domain.conventions import CONVENTIONS
 from normcli.domain.layout import Layout
 from normcli.domain.statistics import Statistics
 from normcli.engine.events import Observer
 from normcli.errors import DataPolicyError, UsageError
+
+# Names of a scale and a bias.
+AFFINE_NAMES = {"torch": ("weight", "bias"), "keras": ("gamma", "beta")}
 
 
 def export_statistics(
@@ -103,6 +107,77 @@ def export_statistics(
         kaldi_file.write_cmvn(output, shift, divisor, count, options.overwrite)
 
 
+def export_affine(
+    held: Affine,
+    path: str,
+    epsilon: float,
+    output: str,
+    target: str,
+    options: ConvertOptions,
+    observer: Observer,
+) -> None:
+    """Write a scale and a bias without statistics under the names of torch or Keras.
+
+    Parameters
+    ----------
+    held : Affine
+        What is written.
+    path : str
+        Where it comes from, for messages.
+    epsilon : float
+        Of its layer, for the attributes.
+    output, target, options, observer
+        As of `export_statistics`.
+
+    Raises
+    ------
+    UsageError
+        When the target holds more than names, or options ask for statistics.
+    DataPolicyError
+        When there is one value for each group of channels, or a number leaves the type.
+    """
+    if target not in AFFINE_NAMES or is_keras(output):
+        raise UsageError(
+            f"{path} holds a scale and a bias without statistics, which are arrays by name alone: "
+            f"{output} would say more.",
+            "Say --to torch or --to keras, and an output such as .npz or .safetensors.",
+        )
+    for name in ("estimate", "moving_variance", "opset"):
+        if getattr(options, name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')}: {path} holds a scale and a bias alone.",
+                "Leave it out.",
+            )
+    if held.groups is not None:
+        raise DataPolicyError(
+            f"{path} holds one scale and bias for each of {held.groups} groups of channels; "
+            f"{target} has one for each channel, and the file does not tell how many there are.",
+            f"Apply it with --affine, --mode group and --groups {held.groups}, and convert the "
+            "sidecar of that.",
+        )
+    parts = {"scale": held.scale, "bias": held.bias}
+    with np.errstate(over="ignore", under="ignore"):
+        # What float32 held is written as it was.
+        narrow = all(
+            np.array_equal(values, values.astype(np.float32))
+            for values in parts.values()
+            if values is not None
+        )
+    dtype = np.dtype(options.dtype or (np.float32 if narrow else np.float64))
+    framework_file.write_affine_names(
+        output, held, AFFINE_NAMES[target], epsilon, dtype, options.overwrite
+    )
+    statistics = {
+        "torch": "running_mean and running_var",
+        "keras": "moving_mean and moving_variance",
+    }
+    absent = [statistics[target], *(name for name, values in parts.items() if values is None)]
+    observer.note(
+        f"there is no {', and no '.join(absent)}; the layer has epsilon {epsilon:g}, which the "
+        "tensors do not hold"
+    )
+
+
 def _export_torch(
     norm: ChannelNorm,
     output: str,
@@ -167,9 +242,8 @@ def _export_observations(
         keras_model.write_layer(output, layer, dtype, options.overwrite)
         return
     elif target in ("torch", "keras"):
-        names = ("weight", "bias") if target == "torch" else ("gamma", "beta")
         framework_file.write_affine_names(
-            output, held.affine, names, spec.epsilon, dtype, options.overwrite
+            output, held.affine, AFFINE_NAMES[target], spec.epsilon, dtype, options.overwrite
         )
     else:
         raise DataPolicyError(

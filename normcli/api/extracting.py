@@ -23,6 +23,7 @@ from normcli.bundles.statistics_attributes import (
 )
 from normcli.bundles.statistics_file import ARRAY_NAMES, METHOD_NAMES, statistics_from_bundle
 from normcli.domain.dtypes import is_bfloat16
+from normcli.domain.wide_moments import SQUARE_ROOT_OF_SMALLEST
 from normcli.errors import DataPolicyError, InputError, UsageError
 
 TEXT_SUFFIX = ".txt"
@@ -61,7 +62,7 @@ _SYNONYMS = {"moving_var": "moving_variance", "var": "variance", "axes": "aggreg
 # Values that a group has only where it holds finite elements.
 _OF_ELEMENTS = ("mean", "variance", "minimum", "maximum")
 # What says how they are to be taken.
-_BESIDE = ("count", "nonfinite", "m2_exponent")
+_BESIDE = ("count", "nonfinite", "m2_exponent", "minimum", "maximum")
 
 
 def extract_value(path: str, name: str) -> Any:
@@ -116,6 +117,8 @@ def extract_value(path: str, name: str) -> Any:
         if "m2_exponent" in bundle.arrays and wanted in ("variance", "m2"):
             values = _beyond(values, key, bundle, path)
             return _known(values, bundle, path)
+        if wanted in ("variance", "m2"):
+            _require_squares(values, key, bundle, path)
         if wanted in _OF_ELEMENTS:
             values = _known(values, bundle, path)
         if key == "std":
@@ -280,6 +283,28 @@ def _beyond(values: np.ndarray, key: str, bundle: Bundle, path: str) -> np.ndarr
     moments = statistics_from_bundle(read_bundle(path), path)
     assert moments.moments is not None
     return moments.moments.deviation(moments.spec.ddof)
+
+
+def _require_squares(values: np.ndarray, key: str, bundle: Bundle, path: str) -> None:
+    """Refuse squares that leave float64, of norms and quantiles, which fit.
+
+    Raises
+    ------
+    DataPolicyError
+        When there are some.
+    """
+    low, high = (bundle.arrays.get(name) for name in ("minimum", "maximum"))
+    if low is None or high is None or not low.shape == high.shape == values.shape:
+        return
+    low, high, found = (to_float64(array, f"{path}: {key!r}") for array in (low, high, values))
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = high - low
+    lost = (high > low) & (np.isinf(found) | (spread < SQUARE_ROOT_OF_SMALLEST))
+    if np.any(lost):
+        raise DataPolicyError(
+            f"{path}: the {key} of {int(lost.sum())} of {lost.size} groups leaves float64.",
+            "Fit with --method zscore, whose std fits.",
+        )
 
 
 def _number(item: Any) -> str:

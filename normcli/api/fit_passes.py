@@ -86,7 +86,7 @@ class FitPasses:
             runner.measure(work, job, fold)
             sums, moving = fold.sums, fold.moving
         elif self.setup.exact:
-            unrounded = HeldSums(self.setup.geometry.statistics_shape, spec)
+            unrounded = HeldSums(self.setup.geometry.statistics_shape, spec, source.dtype)
             runner.measure(work, job, unrounded)
             sums = unrounded.sums
         else:

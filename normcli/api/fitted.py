@@ -16,7 +16,7 @@ from normcli.domain.affine import Affine
 from normcli.domain.dtypes import output_dtype, parse_dtype
 from normcli.domain.geometry import bind
 from normcli.domain.norm_moments import NormMoments
-from normcli.domain.normalizers import fitted_normalizer
+from normcli.domain.normalizers import fitted_normalizer, require_told_apart
 from normcli.domain.quantile_moments import QuantileMoments
 from normcli.domain.statistics import Statistics, require_whole
 from normcli.domain.transform import Normalizer, backward, forward
@@ -191,6 +191,8 @@ class FittedStatistics:
         single = batch is not None and array.ndim == spec.layout.ndim - 1
         if single and batch is not None:
             array = np.expand_dims(array, batch)
+        if not inverse:
+            require_told_apart(self.statistics, spec, estimate, array.dtype, "The array")
         geometry = bind(spec, array.shape)
         require_fit(Known(self.statistics), geometry, "an array")
         affine = self.statistics.affine

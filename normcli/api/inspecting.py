@@ -199,7 +199,9 @@ def _beyond(moments: WideMoments) -> str:
             f"the squares of {lost} of {moments.count.size} groups; there m2 is m2_scaled * "
             "4**m2_exponent"
         )
-    return "integers beyond 2**53; their mean is mean + mean_rest"
+    return "integers beyond 2**53; their mean is mean + mean_rest" + (
+        ", their extremes likewise" if not np.any(np.isnan(moments.minimum_rest)) else ""
+    )
 
 
 def _rank_error(moments: QuantileMoments) -> str:

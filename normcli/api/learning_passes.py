@@ -12,7 +12,7 @@ from normcli.domain.affine import Affine
 from normcli.domain.learning import require_learnable
 from normcli.domain.learning_exact import solve_exact
 from normcli.domain.learning_sgd import descend
-from normcli.domain.normalizers import fitted_normalizer
+from normcli.domain.normalizers import fitted_normalizer, require_told_apart
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.statistics import Statistics
 from normcli.domain.usability import require_usable
@@ -126,6 +126,8 @@ class LearnPasses:
 
 def _held_tables(setup: LearnSetup, statistics: Statistics) -> HeldTables:
     estimate = setup.options.estimate
+    dtype, where = setup.described.dtype, setup.source.name
+    require_told_apart(statistics, setup.spec, estimate, dtype, where)
     return HeldTables(fitted_normalizer(statistics, setup.spec, estimate))
 
 

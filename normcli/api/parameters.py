@@ -26,7 +26,7 @@ from normcli.bundles.statistics_file import (
 )
 from normcli.domain.affine import Affine
 from normcli.domain.geometry import Geometry
-from normcli.domain.moment_kinds import kind_of
+from normcli.domain.moment_kinds import EXTREMES, kind_of
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription, Statistics, require_whole
 from normcli.engine.events import Observer
@@ -86,7 +86,7 @@ def known_statistics(options: ApplyOptions) -> Known | None:
         if header is not None and "count" in held:
             count = open_source(f"{path}/count")
             if count.info.size > GROUPS_IN_MEMORY:
-                rests = "mean_rest" in held
+                rests = tuple(name for name in ("mean_rest", *EXTREMES) if name in held)
                 return Known(header, stored_arrays(path, header.spec.method, rests))
             count.close()
     statistics = read_statistics(path)
@@ -107,7 +107,7 @@ def _names(path: str) -> list[str]:
     return held
 
 
-def stored_arrays(path: str, method: str, rests: bool) -> dict[str, ArraySource]:
+def stored_arrays(path: str, method: str, rests: tuple[str, ...]) -> dict[str, ArraySource]:
     """Return the arrays of the moments in a sidecar, to be read by block.
 
     Parameters
@@ -116,11 +116,10 @@ def stored_arrays(path: str, method: str, rests: bool) -> dict[str, ArraySource]
         The sidecar.
     method : str
         Decides which arrays these are.
-    rests : bool
-        Whether what the rounding of the means took away is among them.
+    rests : tuple of str
+        Which arrays of what rounding took away are among them.
     """
-    names = (*kind_of(method).names(), *(("mean_rest",) if rests else ()))
-    return {name: open_source(f"{path}/{name}") for name in names}
+    return {name: open_source(f"{path}/{name}") for name in (*kind_of(method).names(), *rests)}
 
 
 def supplied_statistics(

@@ -62,7 +62,7 @@ def measure_part(
     DataPolicyError
         When non-finite values are to end the run, and there are some.
     """
-    held = HeldSums(geometry.statistics_shape, spec)
+    held = HeldSums(geometry.statistics_shape, spec, source.info.dtype)
     for work in runner.plan.passes:
         walk = Walk(work.grid, geometry.kept)
         job = MeasureJob(source, geometry, walk, runner.plan.kernel, True, spec)

@@ -17,7 +17,7 @@ from normcli.domain.array_info import ArrayInfo
 from normcli.domain.exact_moments import most_limbs
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
-from normcli.domain.moment_kinds import array_names, keeps_rests
+from normcli.domain.moment_kinds import array_names, rest_names
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription
 from normcli.engine.collectors import StoredMoments
@@ -166,8 +166,8 @@ class StoredSidecar:
             name: ArrayInfo(shape, np.dtype(np.int64 if name in integers else np.float64), chunks)
             for name in array_names(spec.method)
         }
-        if keeps_rests(spec.method, dtype):
-            arrays["mean_rest"] = ArrayInfo(shape, np.dtype(np.float64), chunks)
+        for name in rest_names(spec.method, dtype):
+            arrays[name] = ArrayInfo(shape, np.dtype(np.float64), chunks)
         parts = affine or Affine()
         self._affine = {
             name: values

@@ -24,7 +24,7 @@ from normcli.bundles.json_values import array_from_numbers
 from normcli.bundles.replacing import holds_layer, refuse_foreign
 from normcli.domain.affine import Affine
 from normcli.domain.channel_norm import ChannelNorm
-from normcli.errors import InputError, UsageError
+from normcli.errors import DataPolicyError, InputError, UsageError
 
 # State dicts, which hold tensors alone.
 TORCH_SUFFIXES = (".pt", ".pth")
@@ -84,9 +84,23 @@ def write_keras(
 def write_affine_names(
     path: str, affine: Affine, names: tuple[str, str], epsilon: float, dtype: np.dtype, over: bool
 ) -> None:
-    """Write scale and bias under a framework's names, for layers without statistics."""
+    """Write scale and bias under a framework's names, for layers without statistics.
+
+    Raises
+    ------
+    UsageError
+        When there is neither.
+    DataPolicyError
+        When a number leaves the range of `dtype`.
+    """
     pairs = zip(names, (affine.scale, affine.bias), strict=True)
-    held = {name: values.astype(dtype) for name, values in pairs if values is not None}
+    with np.errstate(over="ignore", under="ignore"):
+        held = {name: values.astype(dtype) for name, values in pairs if values is not None}
+    for name, values in held.items():
+        if not np.all(np.isfinite(values)):
+            raise DataPolicyError(
+                f"The {name} leaves the range of {dtype}.", "--dtype float64 keeps it."
+            )
     if not held:
         raise UsageError(
             "These statistics belong to each observation, and have no scale and no bias: there "

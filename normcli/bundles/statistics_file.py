@@ -35,7 +35,7 @@ from normcli.bundles.statistics_attributes import (
 )
 from normcli.bundles.wide_arrays import completed_by_sums, with_rests
 from normcli.domain.affine import Affine
-from normcli.domain.moment_kinds import kind_of, moments_from
+from normcli.domain.moment_kinds import EXTREMES, kind_of, moments_from, needs_extremes
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.norm_moments import NormMoments, largest_magnitude
@@ -63,7 +63,7 @@ ARRAY_NAMES = (
 # Those of one method: of quantiles, and of norms.
 METHOD_NAMES = ("lower", "center", "upper", "spread", "rank_error", "norm")
 # Those of data that float64 does not hold; see `WideMoments`.
-WIDE_NAMES = ("mean_rest", "m2_scaled", "m2_exponent")
+WIDE_NAMES = ("mean_rest", "m2_scaled", "m2_exponent", *EXTREMES)
 _COUNTS = ("count", "nonfinite")
 
 
@@ -79,6 +79,8 @@ def statistics_bundle(stats: Statistics) -> Bundle:
     if not scaled:
         # These say again what m2 says.
         held.update(m2_scaled=None, m2_exponent=None)
+    if not needs_extremes(stats.spec.method, stats.source.dtype):
+        held.update(dict.fromkeys(EXTREMES))
     if stats.moving is not None:
         held["moving_mean"], held["moving_variance"] = stats.moving.mean, stats.moving.variance
     held["scale"], held["bias"] = stats.affine.scale, stats.affine.bias

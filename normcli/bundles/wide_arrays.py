@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.moment_kinds import EXTREMES
 from normcli.domain.moments import Moments
 from normcli.domain.wide_moments import WideMoments, completed, wide
 from normcli.errors import InputError
@@ -27,17 +29,22 @@ def with_rests(moments: Moments, arrays: Mapping[str, np.ndarray], path: str) ->
         When arrays are missing, or cannot belong to these moments.
     """
     if "mean_rest" not in arrays:
-        if "m2_scaled" in arrays or "m2_exponent" in arrays:
+        if any(name in arrays for name in ("m2_scaled", "m2_exponent", *EXTREMES)):
             raise InputError(f"{path} lacks 'mean_rest'.", _HINT)
         return moments
-    if type(moments) is not Moments or ("m2_scaled" in arrays) != ("m2_exponent" in arrays):
+    paired = ("m2_scaled", "m2_exponent"), EXTREMES
+    if type(moments) is not Moments or any((a in arrays) != (b in arrays) for a, b in paired):
         raise InputError(f"{path} holds a 'mean_rest' that does not go with the others.", _HINT)
     found = wide(moments)
+    if "m2_scaled" in arrays:
+        # Of floats, whose extremes are exact.
+        found = replace(found, **{name: np.zeros(moments.shape) for name in EXTREMES})
     values = {
         name: arrays.get(name, getattr(found, name))
-        for name in ("mean_rest", "m2_scaled", "m2_exponent")
+        for name in ("mean_rest", "m2_scaled", "m2_exponent", *EXTREMES)
     }
     exponent = values["m2_exponent"]
+    _require_extremes(moments, values, path)
     _require((exponent >= _EXPONENTS[0]) & (exponent <= _EXPONENTS[1]), "m2_exponent", path)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         # A rounding of the mean, in units of the exponent; twice it, where means were merged.
@@ -55,6 +62,19 @@ def with_rests(moments: Moments, arrays: Mapping[str, np.ndarray], path: str) ->
     _require(np.isfinite(scaled) & (scaled >= 0) & same, "m2_scaled", path)
     held = {name: getattr(moments, name) for name in Moments.names()}
     return WideMoments(**held, **values)
+
+
+def _require_extremes(moments: Moments, values: Mapping[str, np.ndarray], path: str) -> None:
+    low, high = (values[name] for name in EXTREMES)
+    with np.errstate(invalid="ignore"):
+        for rest, rounded, name in zip(
+            (low, high), (moments.minimum, moments.maximum), EXTREMES, strict=True
+        ):
+            # Half a rounding, in whole numbers; NaN is not known.
+            near = (np.abs(rest) <= np.spacing(np.abs(rounded)) / 2) & (rest == np.rint(rest))
+            _require(np.isnan(rest) | (rest == 0) | near, name, path)
+    crossed = (moments.minimum == moments.maximum) & (low > high)
+    _require(~crossed, EXTREMES[0], path)
 
 
 def completed_by_sums(
@@ -77,6 +97,7 @@ def completed_by_sums(
         own = wide(found)
         for name in ("mean_rest", "m2_scaled", "m2_exponent"):
             _require(getattr(own, name) == getattr(moments, name), name, path)
+        return moments.with_sums(found)
     return found
 
 

@@ -16,7 +16,8 @@ from normcli.domain.norm_spec import NormSpec
 from normcli.domain.normalizers import fitted_normalizer
 from normcli.domain.statistics import Statistics
 from normcli.domain.transform import normalizer
-from normcli.domain.wide_moments import WideMoments
+from normcli.domain.usability import require_resolved
+from normcli.domain.wide_moments import SQUARE_ROOT_OF_SMALLEST, WideMoments, plain
 from normcli.errors import DataPolicyError
 
 # Rounding to float32 may move a normalized value by this many standard deviations.
@@ -162,13 +163,15 @@ def channel_norm(
         )
     moving_ones = statistics.moving is not None and estimate != "pooled"
     moments = statistics.moments
-    if isinstance(moments, WideMoments) and moments.scaled and not moving_ones:
-        lost = int(np.count_nonzero(moments.m2_exponent))
-        raise DataPolicyError(
-            f"The variance of {lost} of {mean.size} channels leaves float64, which no framework "
-            "holds.",
-            "Fit the data in other units, for example times a power of two.",
-        )
+    if moments is not None and not moving_ones:
+        if isinstance(moments, WideMoments):
+            _require_held(moments.m2_exponent != 0)
+        _require_held(np.isfinite(mean) & np.isinf(variance))
+    if moments is not None:
+        # A framework would round the integers themselves.
+        hint = "Fit the data less an integer offset, and let the framework have them so."
+        dtype = statistics.source.dtype
+        require_resolved(plain(moments), dtype, "What was fitted", spec, hint)
     bad = int(np.count_nonzero(~(np.isfinite(mean) & np.isfinite(variance))))
     if bad:
         raise DataPolicyError(
@@ -191,8 +194,8 @@ def channel_norm(
     constant = statistics.constant(estimate)
     table = normalizer(spec, norm.mean, norm.variance, constant)
     flat = table.divisor == 0
-    plain = spec.method != "center" and spec.placement == "inside"
-    if plain and not has_unit_constants(spec.convention):
+    usual = spec.method != "center" and spec.placement == "inside"
+    if usual and not has_unit_constants(spec.convention):
         square = norm.variance + norm.mean * norm.mean if spec.method == "rms" else norm.variance
         norm = replace(norm, mean=table.center, variance=square)
     else:
@@ -219,15 +222,29 @@ def _of_spread(
     table = fitted_normalizer(statistics, spec, estimate)
     affine = statistics.affine.after(spec.offset, norm.mean.shape)
     flat = table.divisor == 0
+    with np.errstate(over="ignore", under="ignore"):
+        square = table.divisor * table.divisor
+    far = np.isinf(square) | (square < SQUARE_ROOT_OF_SMALLEST**2)
+    _require_held(~flat & (far if table.exponent is None else far | (table.exponent != 0)))
     return replace(
         norm,
         mean=table.center,
-        variance=np.where(flat, norm.variance, table.divisor * table.divisor),
+        variance=np.where(flat, norm.variance, square),
         epsilon=0.0,
         bias=affine.bias,
         divisor="unknown",
         constant=flat,
     )
+
+
+def _require_held(lost: np.ndarray) -> None:
+    """Refuse variances, or squares that stand for them, that leave float64."""
+    if np.any(lost):
+        raise DataPolicyError(
+            f"The variance of {int(np.count_nonzero(lost))} of {lost.size} channels leaves "
+            "float64, which no framework holds.",
+            "Fit the data in other units, for example times a power of two.",
+        )
 
 
 def require_channels(spec: NormSpec) -> None:

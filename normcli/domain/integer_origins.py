@@ -32,15 +32,23 @@ def origins(center: np.ndarray, rest: np.ndarray, dtype: np.dtype) -> tuple[np.n
     """
     dtype = dtype.newbyteorder("=")
     origin = added(np.zeros(center.shape, dtype), center)
-    origin = added(origin, _left(center, origin, rest))
-    return origin, _left(center, origin, rest)
+    origin = added(origin, left_of(center, origin) + rest)
+    return origin, np.asarray(left_of(center, origin) + rest)
 
 
-def _left(center: np.ndarray, origin: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    # Halves of an origin are float64 numbers; near it both differences are exact.
-    low = (origin & origin.dtype.type(_MASK)).astype(np.float64)
-    high = np.ldexp((origin >> origin.dtype.type(32)).astype(np.float64), 32)
-    return np.asarray(((center - high) - low) + rest)
+def halves(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64 or uint64 as the sum of two float64 numbers: a multiple of 2**32, and the rest.
+
+    The rest is never negative.
+    """
+    low = (values & values.dtype.type(_MASK)).astype(np.float64)
+    return np.ldexp((values >> values.dtype.type(32)).astype(np.float64), 32), low
+
+
+def left_of(center: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Return ``center - origin``, which is exact where `center` is near the integers `origin`."""
+    high, low = halves(origin)
+    return np.asarray((center - high) - low)
 
 
 def difference(values: np.ndarray, origin: np.ndarray) -> np.ndarray:

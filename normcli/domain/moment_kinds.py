@@ -13,10 +13,13 @@ from normcli.domain.norm_moments import NormMoments, PowerMoments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments, SketchedMoments
 from normcli.domain.quantile_sketches import QuantileSketches
+from normcli.domain.ranged_moments import RangedMoments
 from normcli.domain.wide_moments import wide
 
 # Sums that are not rounded yet, so that they can be merged.
-Unrounded = ExactMoments | SketchedMoments | PowerMoments
+Unrounded = ExactMoments | RangedMoments | SketchedMoments | PowerMoments
+# What the extremes of integers beyond 2**53 lack.
+EXTREMES = ("minimum_rest", "maximum_rest")
 # What tasks hand over: rounded already where nothing is merged with it.
 Found = Moments | Unrounded
 
@@ -28,12 +31,19 @@ def kind_of(method: str) -> type[Moments]:
     return NormMoments if method == "lp" else Moments
 
 
-def keeps_rests(method: str, dtype: np.dtype) -> bool:
-    """Return whether means of a type, rounded, are stored with what their rounding took away.
+def rest_names(method: str, dtype: np.dtype) -> tuple[str, ...]:
+    """Return the arrays of what rounding takes away, which are stored with those of a method.
 
     Where statistics are written by block, nobody knows before whether integers are beyond 2**53.
     """
-    return has_origins(dtype) and kind_of(method) is Moments
+    if not has_origins(dtype) or kind_of(method) is not Moments:
+        return ()
+    return ("mean_rest", *(EXTREMES if needs_extremes(method, dtype) else ()))
+
+
+def needs_extremes(method: str, dtype: np.dtype) -> bool:
+    """Return whether extremes of elements of a type are measured exactly, for a method."""
+    return method == "minmax" and has_origins(dtype)
 
 
 def array_names(method: str) -> tuple[str, ...]:
@@ -60,9 +70,14 @@ def plain_sums(sums: Unrounded) -> ExactMoments:
 
 
 def no_sums(
-    shape: tuple[int, ...], levels: tuple[float, float] | None = None, p: float | None = None
+    shape: tuple[int, ...],
+    levels: tuple[float, float] | None = None,
+    p: float | None = None,
+    extremes: bool = False,
 ) -> Unrounded:
     """Return the sums of nothing, as a method needs them that has these settings."""
+    if extremes:
+        return RangedMoments.identity(shape)
     if levels is not None:
         sketches = QuantileSketches.identity(shape, levels)
         return SketchedMoments(ExactMoments.identity(shape), sketches)

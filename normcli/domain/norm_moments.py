@@ -15,6 +15,7 @@ import numpy as np
 
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
+from normcli.domain.wide_moments import WideMoments, completed
 
 # Where the largest power of a group is smaller, others may have lost bits that its norm needs.
 LEAST_POWER = 1e-290
@@ -90,16 +91,20 @@ def norm_of(moments: Moments, p: float) -> np.ndarray:
     """Return the norm that follows from moments, for p = 2 or infinity.
 
     ``sum(x**2)`` is ``m2 + n * mean**2``, both of which are correctly rounded and not negative, so
-    nothing cancels: the norm is right to 4 units in the last place.
+    nothing cancels: the norm is right to 4 units in the last place. Of wide moments it is found in
+    their units, where the squares fit.
     """
     largest = largest_magnitude(moments)
     if np.isinf(p):
         return largest
+    if isinstance(moments, WideMoments):
+        with np.errstate(over="ignore", under="ignore"):
+            return np.asarray(np.ldexp(norm_of(moments.units(), p), moments.m2_exponent))
     scale = np.where(largest > 0, largest, 1.0)
     with np.errstate(over="ignore"):
         share = moments.mean / scale
         squares = moments.m2 / scale / scale + moments.count * (share * share)
-    return np.asarray(scale * np.sqrt(squares) * (largest > 0))
+        return np.asarray(scale * np.sqrt(squares) * (largest > 0))
 
 
 def norm_of_powers(powers: Moments, p: float) -> np.ndarray:
@@ -176,9 +181,19 @@ class PowerMoments:
     ) -> NormMoments:
         """Return the moments in float64, with the norm."""
         moments = rounding(self.plain)
+        wide = completed(moments, self.plain, "lp", np.dtype(np.float64))
         if self.powers is None:
-            return NormMoments.of(moments, norm_of(moments, self.p), self.p)
+            return NormMoments.of(moments, norm_of(wide, self.p), self.p)
         powers = rounding(self.powers)
+        if self.p == 1:
+            norm = norm_of_powers(powers, self.p)
+            if isinstance(wide, WideMoments):
+                # In units of the group, where a mean of few magnitudes has all its bits.
+                mean, _ = self.powers.scaled(wide.m2_exponent)
+                with np.errstate(over="ignore", under="ignore"):
+                    scaled = np.ldexp(mean * powers.count, wide.m2_exponent)
+                norm = np.where(wide.m2_exponent == 0, norm, scaled)
+            return NormMoments.of(moments, norm, self.p)
         with np.errstate(over="ignore", under="ignore"):
             most = largest_magnitude(moments) ** self.p
         beyond = (powers.nonfinite != moments.nonfinite) | ((most > 0) & (most < LEAST_POWER))

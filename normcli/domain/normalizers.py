@@ -20,8 +20,11 @@ from normcli.domain.transform import (
     spread_normalizer,
 )
 from normcli.domain.usability import require_resolved
-from normcli.domain.wide_moments import WideMoments
+from normcli.domain.wide_moments import WideMoments, plain
 from normcli.errors import InputError
+
+# Spreads within this and its inverse have inverses of 53 bits, with room for scale and bias.
+_LEAST_SPREAD = 2.0**-900
 
 
 def normalizer_of(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
@@ -80,9 +83,37 @@ def fitted_normalizer(
     return _by_spread(statistics.moments, spec, statistics.source.dtype)
 
 
+def require_told_apart(
+    statistics: Statistics, spec: NormSpec, estimate: str | None, dtype: np.dtype, where: str
+) -> None:
+    """Refuse to normalize integers by fitted statistics that float64 cannot tell them apart by.
+
+    Parameters
+    ----------
+    statistics, spec, estimate
+        As of `fitted_normalizer`.
+    dtype : numpy.dtype
+        Type of what is normalized.
+    where : str
+        Its name, for messages.
+
+    Raises
+    ------
+    DataPolicyError
+        When these are such.
+    """
+    if statistics.moments is not None:
+        # What the rounding of a moving mean took away is not known.
+        moving = statistics.moving is not None and estimate != "pooled"
+        moments = plain(statistics.moments) if moving else statistics.moments
+        require_resolved(moments, dtype, where, spec)
+
+
 def _of_moments(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
     if isinstance(moments, WideMoments) and moments.scaled and spec.method != "center":
         return _in_units(moments, spec, dtype)
+    if spec.method == "minmax" and isinstance(moments, WideMoments):
+        return _between_integers(moments, spec, dtype)
     if spec.divides_by:
         return _by_spread(moments, spec, dtype)
     mean, variance = pooled_estimate(moments, spec)
@@ -93,6 +124,17 @@ def _of_moments(moments: Moments, spec: NormSpec, dtype: np.dtype) -> Normalizer
         flat = found.divisor == 0
         return replace(found, rest=rest if spec.centered else np.where(flat, rest, 0.0))
     return found
+
+
+def _between_integers(moments: WideMoments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
+    """Return what is subtracted and divided by of extremes beyond 2**53, to the last unit."""
+    mean, _ = pooled_estimate(moments, spec)
+    low, high = pooled_extremes(moments, spec)
+    below, above = np.nan_to_num(moments.minimum_rest), np.nan_to_num(moments.maximum_rest)
+    flat = constant_by_rule(moments, spec, dtype)
+    # Of a spread below 2**53 both differences are exact.
+    found = spread_normalizer(spec, mean, low, (high - low) + (above - below), flat)
+    return replace(found, rest=np.where(found.divisor == 0, moments.mean_rest, below))
 
 
 def _in_units(moments: WideMoments, spec: NormSpec, dtype: np.dtype) -> Normalizer:
@@ -133,21 +175,51 @@ def _by_spread(
     mean, _ = pooled_estimate(moments, spec)
     low, high = pooled_extremes(moments, spec)
     flat = constant_by_rule(moments, spec, dtype) if flat is None else flat
-    unknown = np.isnan(low)
+    if isinstance(moments, NormMoments | QuantileMoments):
+        return _by_scaled_spread(moments, spec, dtype, flat, np.isnan(low))
+    return extreme_normalizer(spec, mean, low, high, flat)
+
+
+def _by_scaled_spread(
+    moments: NormMoments | QuantileMoments,
+    spec: NormSpec,
+    dtype: np.dtype,
+    flat: np.ndarray,
+    unknown: np.ndarray,
+) -> Normalizer:
+    """Return what norms and quantiles contribute, in units where these are near the ends."""
+    mean = np.where(unknown, np.nan, moments.mean)
     if isinstance(moments, QuantileMoments):
         center = np.where(unknown, np.nan, moments.center)
+        ends = moments.lower, moments.upper
+        size = np.maximum(np.abs(ends[0]), np.abs(ends[1]))
         spread = np.where(unknown, np.nan, moments.spread)
         # A group without a spread returns to its median, unless it holds one value: its mean.
         mean, kind = np.where(flat, mean, center), np.dtype(np.float64)
-    elif isinstance(moments, NormMoments):
-        spread = np.where(unknown, np.nan, moments.norm)
+    else:
+        # Only norms have an epsilon, below which none is.
+        spread = np.where(unknown, np.nan, np.maximum(moments.norm, spec.epsilon))
+        ends = np.zeros_like(spread), spread
+        size = spread
         # Nothing is subtracted: only groups of zeros have nothing to divide by.
         center, flat = np.zeros_like(spread), np.zeros_like(flat)
         kind = dtype if dtype.kind == "f" else np.dtype(np.float64)
-    else:
-        return extreme_normalizer(spec, mean, low, high, flat)
-    if not has_unit_constants(spec.convention):
-        return spread_normalizer(spec, mean, center, spread, flat)
-    # scikit-learn divides by 1 what is below ten units of the type that it computes in.
-    unit = spread < 10 * np.finfo(kind).eps
-    return spread_normalizer(spec, mean, center, spread, np.zeros_like(flat), unit)
+    spec = replace(spec, epsilon=0.0)
+    unit = None
+    if has_unit_constants(spec.convention):
+        # scikit-learn divides by 1 what is below ten units of the type that it computes in.
+        unit, flat = spread < 10 * np.finfo(kind).eps, np.zeros_like(flat)
+    exponent = _unit_of(spread, size) * (1 if unit is None else ~unit)
+    if not np.any(exponent):
+        return spread_normalizer(spec, mean, center, spread, flat, unit)
+    with np.errstate(under="ignore"):
+        low, high, center, mean = (np.ldexp(v, -exponent) for v in (*ends, center, mean))
+    spread = np.where(exponent == 0, spread, high - low)
+    return replace(spread_normalizer(spec, mean, center, spread, flat, unit), exponent=exponent)
+
+
+def _unit_of(spread: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return the power of two that data are divided by; 0 where a spread has an inverse."""
+    seen = spread > 0
+    far = seen & ((spread < _LEAST_SPREAD) | (spread > 1 / _LEAST_SPREAD))
+    return np.where(far, np.frexp(np.where(far, size, 0.0))[1], 0).astype(np.int64)

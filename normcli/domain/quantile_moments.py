@@ -75,7 +75,8 @@ class QuantileMoments(Moments):
     @property
     def spread(self) -> np.ndarray:
         """Difference of the upper and the lower quantile."""
-        return self.upper - self.lower
+        with np.errstate(over="ignore"):
+            return np.asarray(self.upper - self.lower)
 
     def __getitem__(self, index: Any) -> QuantileMoments:
         """Return the moments of some of the groups."""

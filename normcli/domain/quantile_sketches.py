@@ -157,8 +157,12 @@ class QuantileSketches:
 
 def between(below: np.ndarray, above: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Return what is `share` of the way between two elements, to the bits of ``numpy.quantile``."""
-    step = above - below
-    found = np.where(share >= 0.5, above - step * (1 - share), below + step * share)
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = above - below
+        found = np.where(share >= 0.5, above - step * (1 - share), below + step * share)
+        if np.any(np.isinf(step)):
+            # Of opposite signs and the largest magnitudes; halves of these are exact.
+            found = np.where(np.isinf(step), 2 * between(below / 2, above / 2, share), found)
     return np.asarray(np.where(share == 0, below, found))
 
 

@@ -8,6 +8,7 @@ from normcli.domain.constancy import constant_groups
 from normcli.domain.moments import Moments
 from normcli.domain.norm_moments import NormMoments, largest_magnitude
 from normcli.domain.norm_spec import NormSpec
+from normcli.domain.quantile_moments import QuantileMoments
 from normcli.domain.wide_moments import (
     SQUARE_ROOT_OF_SMALLEST,
     WideMoments,
@@ -38,9 +39,11 @@ def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str
             f"{where} has groups of one element, whose variance with divisor n - 1 is undefined.",
             "Use --ddof 0, or aggregate more axes.",
         )
-    _require_squares_fit(moments, spec, dtype, where)
     if isinstance(moments, NormMoments):
         _require_powers_fit(moments, where)
+    elif not isinstance(moments, QuantileMoments):
+        # Norms and quantiles fit where squares do not.
+        _require_squares_fit(moments, spec, dtype, where)
 
 
 def _require_powers_fit(moments: NormMoments, where: str) -> None:
@@ -71,7 +74,7 @@ def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, wher
     size = largest
     if spec.method == "rms":
         finite &= np.isfinite(np.where(seen, moments.mean_square(), 0.0))
-    elif spec.method not in ("maxabs", "lp"):
+    elif spec.method != "maxabs":
         with np.errstate(over="ignore"):
             size = np.where(constant_groups(moments, dtype), 0.0, high - low)
     if not np.all(finite):
@@ -104,13 +107,17 @@ def _require_centered_fit(moments: WideMoments, spec: NormSpec, where: str) -> N
 
 
 def require_resolved(
-    moments: Moments, dtype: np.dtype, where: str, spec: NormSpec | None = None
+    moments: Moments,
+    dtype: np.dtype,
+    where: str,
+    spec: NormSpec | None = None,
+    hint: str | None = None,
 ) -> None:
     """Refuse to normalize integers beyond 2**53 by statistics that float64 cannot tell apart.
 
     Their mean and variance are right. But what the rounding of the mean took away must be known
-    (`WideMoments`), or else it hurts where it reaches the spread; and of extremes and quantiles it
-    is not known.
+    (`WideMoments`), or else it hurts where it reaches the spread; of extremes, where they were
+    measured for ``minmax``; and of quantiles it is not known.
 
     Parameters
     ----------
@@ -122,6 +129,8 @@ def require_resolved(
         Its name, for the message.
     spec : NormSpec, optional
         The method; without it, something is subtracted.
+    hint : str, optional
+        What helps, where that is not the usual.
 
     Raises
     ------
@@ -133,9 +142,11 @@ def require_resolved(
     method = None if spec is None else spec.method
     if method in ("std", "rms", "maxabs", "lp"):
         return  # A quotient is as right as its terms, which are rounded to 53 bits.
-    if isinstance(moments, WideMoments) and method not in ("minmax", "robust"):
-        return
     seen = moments.count > 1
+    if isinstance(moments, WideMoments) and method != "robust":
+        if method != "minmax":
+            return
+        seen = seen & np.isnan(moments.minimum_rest + moments.maximum_rest)
     largest = np.where(seen, np.maximum(np.abs(moments.minimum), np.abs(moments.maximum)), 0.0)
     deviation = np.sqrt(np.where(seen, moments.variance(), 1.0))
     lost = (largest > 2.0**53) & (np.spacing(largest) > 1e-6 * deviation)
@@ -143,6 +154,7 @@ def require_resolved(
         raise DataPolicyError(
             f"{where} holds integers up to {float(largest.max()):.6g}, beyond 2**53, with a "
             "spread too small for float64.",
-            "Subtract an integer offset before normalizing; of statistics fitted by this version, "
-            "or by apply itself, --method zscore and center need none.",
+            hint
+            or "Subtract an integer offset before normalizing; of statistics fitted by this "
+            "version, or by apply itself, all methods but robust need none.",
         )

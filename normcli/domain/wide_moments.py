@@ -7,7 +7,7 @@ leave float64 have their sum of squares in units of a power of two. Both follow 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ LARGEST_EXACT = 2.0**53
 # Squares of smaller magnitudes lose some of their 53 bits in float64.
 SQUARE_ROOT_OF_SMALLEST = 1e-140
 _WELL_WITHIN = 1e150
+
+Rests = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,16 @@ class WideMoments(Moments):
         The sum of squared deviations in units of ``4**m2_exponent``.
     m2_exponent : ndarray of int64
         0 where m2 fits float64; else such that no element reaches ``2**m2_exponent``.
+    minimum_rest, maximum_rest : ndarray of float64
+        What the extremes of integers lack: the minimum is ``minimum + minimum_rest``. NaN where it
+        is not known, because only the method ``minmax`` asks for it; floats lack nothing.
     """
 
     mean_rest: np.ndarray
     m2_scaled: np.ndarray
     m2_exponent: np.ndarray
+    minimum_rest: np.ndarray
+    maximum_rest: np.ndarray
 
     @classmethod
     def identity(cls, shape: tuple[int, ...]) -> WideMoments:
@@ -100,10 +107,25 @@ class WideMoments(Moments):
             whole = np.ldexp(mean, exponent)
             rest = rest + (mean - np.ldexp(whole, -exponent))
             squares = np.ldexp(m2, 2 * exponent)
+        ends = rests_of_extremes(
+            self, (self.minimum_rest, self.maximum_rest),
+            more, (more.minimum_rest, more.maximum_rest),
+        )  # fmt: skip
         return WideMoments(
             plain.count, whole, squares, plain.minimum, plain.maximum, plain.nonfinite,
-            rest, m2, exponent,
+            rest, m2, exponent, *ends,
         )  # fmt: skip
+
+    def with_sums(self, moments: Moments) -> Moments:
+        """Return other moments of the same elements, with what is known of the extremes."""
+        if not isinstance(moments, WideMoments):
+            return moments
+        low, high = moments.minimum_rest, moments.maximum_rest
+        return replace(
+            moments,
+            minimum_rest=np.where(np.isnan(low), self.minimum_rest, low),
+            maximum_rest=np.where(np.isnan(high), self.maximum_rest, high),
+        )
 
     def _in_units(self, exponent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         turn = self.m2_exponent - exponent
@@ -120,11 +142,14 @@ def wide(moments: Moments) -> WideMoments:
     if isinstance(moments, WideMoments):
         return moments
     held = {name: getattr(moments, name) for name in Moments.names()}
+    unknown = np.where(beyond_exact(moments), np.nan, 0.0)
     return WideMoments(
         **held,
         mean_rest=np.zeros(moments.shape),
         m2_scaled=moments.m2.copy(),
         m2_exponent=np.zeros(moments.shape, np.int64),
+        minimum_rest=unknown,
+        maximum_rest=unknown.copy(),
     )
 
 
@@ -148,6 +173,26 @@ def stored(whole: Moments, index: Any, part: Moments) -> Moments:
 def merged(a: Moments, b: Moments) -> Moments:
     """Return the moments of the union of two disjoint sets of elements, wide if either is."""
     return (wide(a) if isinstance(b, WideMoments) else a).merge(b)
+
+
+def rests_of_extremes(
+    first: Moments | ExactMoments, own: Rests, second: Moments | ExactMoments, other: Rests
+) -> Rests:
+    """Return what the rounded minimum and maximum of a union lack.
+
+    Parameters
+    ----------
+    first, second : Moments or ExactMoments
+        Of two disjoint sets of elements.
+    own, other : tuple of ndarray
+        What the minimum and the maximum of each lack.
+    """
+    # Rounding keeps the order; of those that it makes equal, rests say which is farther out.
+    low = np.where(first.minimum < second.minimum, own[0], other[0])
+    low = np.where(first.minimum == second.minimum, np.minimum(own[0], other[0]), low)
+    high = np.where(first.maximum > second.maximum, own[1], other[1])
+    high = np.where(first.maximum == second.maximum, np.maximum(own[1], other[1]), high)
+    return low, high
 
 
 def completed(moments: Moments, sums: ExactMoments, method: str, dtype: np.dtype) -> Moments:
@@ -176,6 +221,8 @@ def completed(moments: Moments, sums: ExactMoments, method: str, dtype: np.dtype
         rest = _rest_of_integers(part, moments.mean[need].reshape(-1))
         found.mean_rest[need] = rest if need.ndim else rest[0]
         return found
+    for ends in (found.minimum_rest, found.maximum_rest):
+        ends[...] = 0.0  # Those of floats are exact.
     exponent = _exponent(moments)[need].reshape(-1)
     mean, m2 = part.scaled(exponent)
     with np.errstate(under="ignore"):
@@ -209,7 +256,11 @@ def leaves_float64(moments: Moments, method: str = "zscore") -> np.ndarray:
     low, high = np.where(seen, moments.minimum, 0.0), np.where(seen, moments.maximum, 0.0)
     beyond = ~np.isfinite(moments.m2)
     with np.errstate(over="ignore"):
-        size = np.maximum(np.abs(low), np.abs(high)) if method in ("rms", "maxabs") else high - low
+        size = (
+            np.maximum(np.abs(low), np.abs(high))
+            if method in ("rms", "maxabs", "lp")
+            else high - low
+        )
     if method == "rms":
         beyond |= ~np.isfinite(np.where(seen, moments.mean_square(), 0.0))
     if method != "center":

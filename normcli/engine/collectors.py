@@ -9,7 +9,7 @@ import numpy as np
 from normcli.arrays.access import ArraySink, StoredPart
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.grid import Block
-from normcli.domain.moment_kinds import Found, keeps_rests, kind_of, no_sums
+from normcli.domain.moment_kinds import Found, kind_of, needs_extremes, no_sums, rest_names
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import InstanceAverage, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
@@ -103,11 +103,21 @@ class HeldSums:
         Extents of the statistics.
     spec : NormSpec, optional
         The method, which may need more than moments.
+    dtype : numpy.dtype, optional
+        Type of the data, which may need more for a method.
     """
 
-    def __init__(self, shape: tuple[int, ...], spec: NormSpec | None = None) -> None:
-        levels = None if spec is None or spec.quantiles is None else spec.levels
-        self.sums: Any = no_sums(shape, levels, None if spec is None else spec.p)
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        spec: NormSpec | None = None,
+        dtype: np.dtype | None = None,
+    ) -> None:
+        self.sums: Any = no_sums(shape)
+        if spec is not None:
+            levels = None if spec.quantiles is None else spec.levels
+            extremes = dtype is not None and needs_extremes(spec.method, dtype)
+            self.sums = no_sums(shape, levels, spec.p, extremes)
 
     def put(self, region: int, index: tuple[slice, ...], moments: Found) -> None:
         """Add the region to its groups."""
@@ -169,8 +179,8 @@ class StoredMoments:
         parts: list[StoredPart] = []
         for name in kind_of(self._spec.method).names():
             parts += self.sink.write(name, block, getattr(found, name))
-        if keeps_rests(self._spec.method, self._dtype):
-            parts += self.sink.write("mean_rest", block, wide(found).mean_rest)
+        for name in rest_names(self._spec.method, self._dtype):
+            parts += self.sink.write(name, block, getattr(wide(found), name))
         for name, values in found.derived(self._spec.ddof).items():
             parts += self.sink.write(name, block, values)
         counts = tally(found, self._spec, self._dtype, index)

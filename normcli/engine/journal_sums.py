@@ -16,6 +16,7 @@ from normcli.domain.norm_moments import NormMoments, PowerMoments
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.quantile_moments import QuantileMoments, SketchedMoments
 from normcli.domain.quantile_sketches import QuantileSketches
+from normcli.domain.ranged_moments import RangedMoments
 from normcli.domain.wide_moments import WideMoments
 from normcli.engine.journal_file import pack_arrays, pack_named, unpack_arrays, unpack_named
 
@@ -28,6 +29,9 @@ def pack_sums(sums: Sums) -> dict[str, Any]:
         images = [base64.b64encode(image).decode() for image in sums.sketches.images.flat]
         levels = list(sums.sketches.levels)
         return {"plain": pack_arrays(sums.plain), "sketches": images, "levels": levels}
+    if isinstance(sums, RangedMoments):
+        names = ("minimum_rest", "maximum_rest")
+        return {"plain": pack_arrays(sums.plain), "extremes": pack_named(sums, names)}
     if isinstance(sums, PowerMoments):
         powers = None if sums.powers is None else pack_arrays(sums.powers)
         return {"plain": pack_arrays(sums.plain), "powers": powers, "p": str(sums.p)}
@@ -53,6 +57,9 @@ def unpack_sums(packed: Mapping[str, Any]) -> Sums:
         plain = unpack_arrays(ExactMoments, packed["plain"])
         low, high = packed["levels"]
         return SketchedMoments(plain, _sketches(packed["sketches"], plain, (low, high)))
+    if "extremes" in packed:
+        rests = unpack_named(("minimum_rest", "maximum_rest"), packed["extremes"])
+        return RangedMoments(unpack_arrays(ExactMoments, packed["plain"]), **rests)
     if "powers" in packed:
         powers = packed["powers"]
         return PowerMoments(

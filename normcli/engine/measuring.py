@@ -11,13 +11,14 @@ from normcli.arrays.access import ArraySource
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
-from normcli.domain.moment_kinds import Unrounded, no_sums
+from normcli.domain.moment_kinds import Unrounded, needs_extremes, no_sums
 from normcli.domain.moments import Moments
 from normcli.domain.norm_moments import PowerMoments, needs_powers
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments, SketchedMoments
 from normcli.domain.quantile_sketches import sketch_k
 from normcli.domain.wide_moments import completed
+from normcli.kernels.group_extremes import measure_extremes
 from normcli.kernels.group_powers import measure_powers
 from normcli.kernels.group_quantiles import sketch_groups, whole_quantiles
 from normcli.kernels.select import Kernels
@@ -63,7 +64,8 @@ class Measurer:
         if parts is None:
             return self._sums(values, block.start)
         region = self.geometry.region(block.start, block.stop)
-        whole: Any = no_sums(tuple(s.stop - s.start for s in region), self.levels, self.p)
+        extents = tuple(s.stop - s.start for s in region)
+        whole: Any = no_sums(extents, self.levels, self.p, self._ranged(values.dtype))
         for part in parts:
             start = tuple(a + s.start for a, s in zip(block.start, part, strict=True))
             stop = tuple(a + s.stop for a, s in zip(block.start, part, strict=True))
@@ -112,4 +114,9 @@ class Measurer:
             if needs_powers(self.p):
                 powers = measure_powers(values, self.geometry, start, self.p)
             return PowerMoments(plain, powers, self.p)
+        if self._ranged(values.dtype):
+            return measure_extremes(values, self.geometry, start, plain)
         return plain
+
+    def _ranged(self, dtype: np.dtype) -> bool:
+        return self.method is not None and needs_extremes(self.method, dtype)

@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from normcli.domain.geometry import Geometry
+from normcli.domain.integer_origins import difference, halves, has_origins
 from normcli.domain.pair_moments import PairMoments, two_sum
 from normcli.kernels.numpy_tiles import tile_shape
 from normcli.kernels.pieces import Dense, Piece, cut, region_shape, tiles
@@ -44,10 +45,11 @@ def measure_pairs(
 
 
 def tile_pairs(values: np.ndarray, target: np.ndarray) -> PairMoments:
-    """Return the sums over each row of two float64 matrices, in two passes.
+    """Return the sums over each row of two matrices, in two passes.
 
     Both passes subtract a pair of the row first, so that rows of equal elements have exactly that
-    mean and no spread.
+    mean and no spread. Both are of float64, or targets of int64 or uint64, from which it is
+    subtracted as an integer: beyond 2**53 float64 would take their spread away.
     """
     finite = np.isfinite(values) & np.isfinite(target)
     count = np.count_nonzero(finite, axis=1).astype(np.int64)
@@ -57,15 +59,21 @@ def tile_pairs(values: np.ndarray, target: np.ndarray) -> PairMoments:
     parts = []
     with np.errstate(over="ignore", invalid="ignore"):
         for elements in (values, target):
-            shift = np.where(count > 0, np.take_along_axis(elements, first, 1)[:, 0], 0.0)
-            distance = elements - shift[:, np.newaxis]
+            pair = np.take_along_axis(elements, first, 1)[:, 0]
+            shift = np.where(count > 0, pair, elements.dtype.type(0))
+            if has_origins(elements.dtype):
+                distance = difference(elements, shift[:, np.newaxis])
+                shift, below = two_sum(*halves(shift))
+            else:
+                distance, below = elements - shift[:, np.newaxis], np.zeros_like(shift)
             if not every:
                 distance[~finite] = 0.0
             offset = distance.sum(axis=1) / divisor
             distance -= offset[:, np.newaxis]
             if not every:
                 distance[~finite] = 0.0
-            parts.append((*two_sum(shift, offset), distance))
+            mean, tail = two_sum(shift, offset)
+            parts.append((mean, tail + below, distance))
         (mean, tail, z), (target_mean, target_tail, t) = parts
         product = (z * t).sum(axis=1)
         m2 = np.square(z, out=z).sum(axis=1)
@@ -81,11 +89,12 @@ def _measure_piece(
     own = PairMoments(*(piece.statistics(getattr(result, f.name)) for f in fields(result)))
     kept = [i for i, axis in enumerate(piece.axes) if axis.kept]
     order = kept + [i for i, axis in enumerate(piece.axes) if not axis.kept]
+    kind = target.dtype if has_origins(target.dtype) else np.dtype(np.float64)
     for box in tiles(piece.shape, tile_shape(piece.axes)):
         extents = elements[box].transpose(order).shape[: len(kept)]
         rows = (
-            each[box].transpose(order).astype(np.float64, order="C").reshape(prod(extents), -1)
-            for each in (elements, targets)
+            each[box].transpose(order).astype(dtype, order="C").reshape(prod(extents), -1)
+            for each, dtype in ((elements, np.float64), (targets, kind))
         )
         place = tuple(box[i] for i in kept)
         own.store(place, own[place].merge(tile_pairs(*rows).reshape(extents)))

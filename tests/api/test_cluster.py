@@ -21,6 +21,7 @@ from normcli.errors import DataPolicyError, InputError, TransientError, UsageErr
 from tests.examples import pairs
 
 from .stores import load, store
+from .wide_cases import LAYOUT, exactly, floats, integers
 
 pytest.importorskip("distributed")
 
@@ -306,3 +307,28 @@ def test_the_same_scale_and_bias_as_on_threads(cluster, tmp_path, solver):
     for name in ("scale", "bias"):
         ours, theirs = (getattr(o.affine, name) for o in (found, threads))
         assert ours.tobytes() == theirs.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["integers", "floats"])
+@pytest.mark.parametrize("mode", ["batch", "instance"])
+def test_data_beyond_float64(cluster, tmp_path, mode, kind):
+    x = integers("u8") if kind == "integers" else floats()
+    name = store(tmp_path, "x", x, "zarr3", (1, 4, 30))
+    options = {"layout": LAYOUT, "epsilon": 0.0, "mode": mode, "memory": "4200KiB"}
+    normcli.apply(name, tmp_path / "here.npy", workers=2, **options)
+    normcli.apply(name, tmp_path / "there.npy", scheduler_file=cluster, **options)
+    assert (tmp_path / "here.npy").read_bytes() == (tmp_path / "there.npy").read_bytes()
+    size = np.abs(want := exactly(x, mode)).max((0, 2), keepdims=True)
+    assert np.all(np.abs(np.load(tmp_path / "there.npy") - want) <= 1e-14 * size)
+    here = normcli.fit(name, tmp_path / "h.json", workers=2, **options)
+    there = normcli.fit(name, tmp_path / "t.json", scheduler_file=cluster, **options)
+    ours, theirs = here.statistics.moments, there.statistics.moments
+    for array in ours.names():
+        assert getattr(ours, array).tobytes() == getattr(theirs, array).tobytes()
+    if kind == "integers":
+        del options["memory"]
+        affine = normcli.learn(name, name, scheduler_file=cluster, **options).affine
+        deviation = x.astype(object) - x.astype(object).sum((0, 2), keepdims=True) // (12 * 30)
+        if mode == "batch":
+            want = deviation.astype("f8").std((0, 2))
+            np.testing.assert_allclose(affine.scale, want, rtol=1e-12)
