@@ -10,6 +10,7 @@ from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.domain.integer_origins import left_of
 from normcli.domain.ranged_moments import RangedMoments
+from normcli.domain.wide_moments import LARGEST_EXACT
 from normcli.kernels.group_rows import row_tiles
 from normcli.kernels.pieces import region_shape
 
@@ -35,6 +36,9 @@ def measure_extremes(
     RangedMoments
         Of the extents of `plain`.
     """
+    if np.all((plain.minimum > -LARGEST_EXACT) & (plain.maximum < LARGEST_EXACT)):
+        # Nothing was rounded: most data need no second look. 2**53 + 1 is rounded to 2**53.
+        return RangedMoments(plain, np.zeros(plain.shape), np.zeros(plain.shape))
     shape = region_shape(geometry, values.shape, start)
     limits = np.iinfo(values.dtype)
     low = np.full(prod(shape), limits.max, values.dtype)

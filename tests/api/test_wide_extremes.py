@@ -180,3 +180,14 @@ def test_small_integers_have_no_rests(tmp_path):
     x = np.arange(72).reshape(6, 3, 4)
     normcli.fit(store(tmp_path, "x", x), tmp_path / "s.json", layout=LAYOUT, method="minmax")
     assert not any("rest" in k for k in json.loads((tmp_path / "s.json").read_text())["arrays"])
+
+
+def test_minmax_at_the_end_of_the_integers_that_float64_has(tmp_path):
+    # 2**53 + 1 is rounded to 2**53, with which nothing need have been rounded.
+    x = np.array([[2**53 - 3, 2**53 - 1], [2**53 - 2, 2**53], [2**53 - 1, 2**53 + 1]])
+    for rows, most in ((slice(0, 2), 2**53), (slice(0, 3), 2**53 + 1)):
+        name = store(tmp_path, f"edge{most}", x[rows])
+        normcli.apply(name, tmp_path / f"{most}.npy", layout="NU", mode="batch", method="minmax")
+        y = np.load(tmp_path / f"{most}.npy")
+        low = 2**53 - 3
+        np.testing.assert_array_equal(y, (x[rows] - low) / float(most - low))
