@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from normcli.api.continuing import digest
+from normcli.api.drift import refuse_changed
 from normcli.api.options import ApplyOptions, RunOptions
 from normcli.api.parameters import (
     Known,
@@ -29,7 +30,6 @@ from normcli.api.preparing import (
     resolve_layout,
 )
 from normcli.api.sidecars import check_sidecar, default_sidecar, refuse_shared
-from normcli.api.warnings import warn_of_change
 from normcli.arrays.access import ArraySink, ArraySource
 from normcli.arrays.decoding import is_slow_to_decode
 from normcli.arrays.manifest import manifest_path
@@ -138,7 +138,11 @@ class ApplySetup:
             warn_of_epsilon(options, self.spec, observer)
         if known is not None:
             require_fit(known, self.geometry, source.name)
-            warn_of_change(known.statistics.source, described, observer)
+            # What is undone was normalized: it is not what the statistics were taken from.
+            if not options.inverse:
+                refuse_changed(
+                    known.statistics, described, input_name, options, run, observer, options.force
+                )
         elif options.inverse:
             raise UsageError(
                 "--inverse needs the statistics that the data were normalized with.",

@@ -166,6 +166,8 @@ class ApplyOptions(NormOptions):
         Statistics from plain arrays, in place of a sidecar.
     estimate : {"pooled", "moving"}, optional
         Which of them; the moving ones where the fit kept them.
+    force : bool
+        Take `stats` also where the input has changed since they were taken from it.
     training : bool
         Normalize each batch of `batch_size` observations by its own statistics.
     affine : str, Path or Affine, optional
@@ -187,6 +189,7 @@ class ApplyOptions(NormOptions):
     mean: str | Path | None = None
     variance: str | Path | None = None
     estimate: str | None = None
+    force: bool = False
     training: bool = False
     affine: str | Path | Affine | None = None
     scale: str | Path | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from normcli.domain.conventions import has_unit_constants
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.statistics import SourceDescription
 from normcli.engine.events import Observer
 from normcli.engine.report import Tally
 
@@ -39,24 +38,6 @@ def warn_of(counts: Tally, spec: NormSpec, observer: Observer) -> None:
             "it flattens them.",
             "--epsilon 0 is exact.",
         )
-
-
-def warn_of_change(then: SourceDescription, now: SourceDescription, observer: Observer) -> None:
-    """Tell of an input that has changed since statistics were taken from it.
-
-    Statistics are made to be applied to other data too, so that this is no error.
-    """
-    known = {entry.get("path"): entry for entry in then.inputs}
-    for entry in now.inputs:
-        path = entry.get("path")
-        before = known.get(path)
-        if before is None or path == "-" or before.get("array") != entry.get("array"):
-            continue
-        if any(before.get(key) != entry.get(key) for key in ("size", "fingerprint")):
-            observer.warn(
-                f"{path} has changed since the statistics were taken from it.",
-                "Fit again, unless they are meant for what it holds now.",
-            )
 
 
 def _fate(spec: NormSpec) -> str:

@@ -218,6 +218,11 @@ _STATISTICS = (
         type=click.Choice(["pooled", "moving"]),
         help="Which statistics.  [default: moving where the fit kept them]",
     ),
+    _statistics(
+        "--force",
+        is_flag=True,
+        help="Take --stats of INPUT also where it has changed since they were taken from it.",
+    ),
 )
 
 _APPLY = (
