@@ -119,6 +119,8 @@ class ApplySetup:
         recorded = known.statistics.affine if known is not None else Affine()
         check_expectations(options, source, layout)
         self._check_training()
+        if options.overflow not in (None, "error", "saturate"):
+            raise UsageError(f"--overflow {options.overflow} is none of error and saturate.")
         if options.training:
             sizes = batch_sizes(options.batch_size)
             assert sizes is not None
@@ -271,6 +273,7 @@ class ApplySetup:
             "estimate": self.options.estimate,
             "inverse": self.options.inverse,
             "missing": self.options.missing,
+            "overflow": self.options.overflow or "error",
             "affine": [None if a is None else digest(a.tolist()) for a in affine],
             "output": [self.output, repr(self.sink_info)],
             "sidecar": self.sidecar,

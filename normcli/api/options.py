@@ -178,6 +178,9 @@ class ApplyOptions(NormOptions):
         Undo: from normalized values back to the data.
     dtype : str, optional
         Element type of the output.
+    overflow : {"error", "saturate"}, optional
+        What becomes of results that this type cannot hold: refused (the default), or the nearest
+        value that it has (its limit, infinity, or 0 for NaN in integers), which is counted.
     hdf5_version : {"1.8", "1.10"}, optional
         The oldest HDF5 that shall read an HDF5 output; 1.10 where it is None.
     stats_out : str, Path or bool
@@ -196,5 +199,6 @@ class ApplyOptions(NormOptions):
     bias: str | Path | None = None
     inverse: bool = False
     dtype: str | None = None
+    overflow: str | None = None
     hdf5_version: str | None = None
     stats_out: str | Path | bool = True

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from normcli.domain.conventions import has_unit_constants
+from normcli.domain.losses import Losses
 from normcli.domain.norm_spec import NormSpec
 from normcli.engine.events import Observer
 from normcli.engine.report import Tally
@@ -37,6 +40,15 @@ def warn_of(counts: Tally, spec: NormSpec, observer: Observer) -> None:
             f"{counts.groups} groups ({_listed(counts.damped_names, counts.damped)}); "
             "it flattens them.",
             "--epsilon 0 is exact.",
+        )
+
+
+def warn_of_losses(losses: Losses, dtype: np.dtype, observer: Observer) -> None:
+    """Tell of results that became the nearest value that the type of the output has."""
+    if losses:
+        observer.warn(
+            f"the results held {losses.words(dtype)}; the nearest values were written.",
+            "A wider --dtype holds them.",
         )
 
 

@@ -236,6 +236,12 @@ _APPLY = (
         "--dtype", metavar="TYPE", help="Element type of the output.  [default: by input]"
     ),
     output_option(
+        "--overflow",
+        type=click.Choice(["error", "saturate"]),
+        help="Results that this type cannot hold: refused, or the nearest value that it has, "
+        "counted.  [default: error]",
+    ),
+    output_option(
         "--hdf5-version",
         type=click.Choice(["1.8", "1.10"]),
         help="The oldest HDF5 that shall read an .h5 output; 1.8 has no checksums of its "

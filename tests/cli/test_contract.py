@@ -27,6 +27,7 @@ FIT = {"momentum", "moving-variance", "moving-start", "rate-factor", "update", "
 APPLY = {
     "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
     "dtype", "stats-out", "no-stats-out", "hdf5-version", "force",
+    "overflow",
 }  # fmt: skip
 LEARN = {
     "stats", "mean", "variance", "estimate", "affine", "scale", "bias", "freeze", "scale-init",

@@ -57,6 +57,7 @@ FOLDERS = "cli/test_names.py"
 REPLACING = "cli/test_replacing.py"
 ADDRESSES = "cluster/test_addresses.py"
 READING = "faults/test_storage_that_reads_badly.py"
+OVERFLOW = "cli/test_overflow.py"
 DRIFT = "cli/test_drift.py"
 MOTION = "faults/test_inputs_in_motion.py"
 
@@ -1021,5 +1022,26 @@ GUARDS = (
         "    return not _same(found.moments, moments)",
         "    return False",
         (f"{DRIFT}::TestOneFile::test_one_changed_value",),
+    ),
+    Guard(
+        "results that integers cannot hold are clipped in silence",
+        "engine/tasks.py",
+        "    if losses and not job.saturate:\n",
+        "    if False:\n",
+        (f"{OVERFLOW}::test_integers[y.npy-u1]",),
+    ),
+    Guard(
+        "floats become infinite in silence",
+        "engine/tasks.py",
+        "            if summary.nonfinite:\n",
+        "            if False:\n",
+        (f"{OVERFLOW}::test_floats_that_overflow",),
+    ),
+    Guard(
+        "what was clipped before a run was interrupted is not counted",
+        "engine/done.py",
+        "    if done.losses:\n",
+        "    if False:\n",
+        (f"{OVERFLOW}::test_an_interrupted_run_keeps_its_counts",),
     ),
 )  # fmt: skip
