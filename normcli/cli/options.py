@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from normcli.cli.faults import OPTION
 from normcli.cli.sections import option_of, output_option
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -293,6 +294,12 @@ _SCREEN = (
         "--progress/--no-progress",
         default=None,
         help="A live bar on a terminal, lines in a log.  [default: on, seldom in a log]",
+    ),
+    _screen(
+        OPTION,
+        is_flag=True,
+        expose_value=False,
+        help="Tell errors and warnings as JSON, one a line, on standard error.",
     ),
     _screen("--debug", is_flag=True, help="Show tracebacks."),
 )

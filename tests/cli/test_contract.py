@@ -40,7 +40,7 @@ RUN = {
     "output", "overwrite", "workers", "memory", "scheduler", "scheduler-file", "dry-run", "restart",
     "insecure",
 }  # fmt: skip
-SCREEN = {"json", "quiet", "verbose", "progress", "no-progress", "debug", "help"}
+SCREEN = {"json", "json-errors", "quiet", "verbose", "progress", "no-progress", "debug", "help"}
 
 
 def _options(command: str) -> dict[str, click.Option]:
