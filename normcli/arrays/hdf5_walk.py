@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import h5py
 
 from normcli.arrays.hdf5_names import text_of
 
-Node = h5py.Group | h5py.Dataset | h5py.Datatype
+Node: TypeAlias = "h5py.Group | h5py.Dataset | h5py.Datatype"
 
 
 @dataclass(frozen=True)
