@@ -95,3 +95,27 @@ def missing_file(name: object) -> InputError:
     pattern = any(letter in str(name) for letter in "*?[")
     hint = "Patterns are left to the shell: do not quote them." if pattern else "Check the name."
     return InputError(f"{name} does not exist.", hint)
+
+
+def missing_package(
+    what: object, package: str, extra: str, least: str = "", verb: str = "needs"
+) -> InputError:
+    """Return the error for what cannot be done without a package that is not installed.
+
+    Parameters
+    ----------
+    what : object
+        The file or option that needs it.
+    package : str
+        The package.
+    extra : str
+        The extra of normcli that brings the package.
+    least : str
+        The oldest version that will do, where that matters.
+    verb : str
+        ``need`` where `what` is several things.
+    """
+    version = f" {least} or newer" if least else ""
+    return InputError(
+        f"{what} {verb} the package {package}{version}.", f"needs: pip install 'normcli[{extra}]'"
+    )

@@ -19,7 +19,7 @@ from normcli.api.preparing import (
     require_unchanged,
 )
 from normcli.api.sidecars import StoredSidecar
-from normcli.api.warnings import warn_of
+from normcli.api.warnings import warn_of, warn_of_losses
 from normcli.arrays.access import ArraySource, StoredPart
 from normcli.arrays.kept import KeepingSource, KeptBlocks, KeptSource
 from normcli.arrays.manifest import Manifest, draft_manifest, manifest_path
@@ -75,7 +75,7 @@ class ApplyPasses:
         written, counts = self._passes()
         require_unchanged(setup.source, setup.state)
         sealed = setup.sink.seal()
-        report = self._report(written.moments, counts)
+        report = self._report(written, counts)
         if place is None:
             setup.sink.publish()
         else:
@@ -211,8 +211,11 @@ class ApplyPasses:
             AffineTables(setup.applied),
             tables,
             setup.options.inverse,
+            setup.options.overflow == "saturate",
         )
-        return self.runner.apply(work, job, collector)
+        written = self.runner.apply(work, job, collector)
+        warn_of_losses(written.losses, setup.dtype, setup.observer)
+        return written
 
     def _statistics(self, moments: Moments) -> Statistics:
         setup = self.setup
@@ -246,6 +249,7 @@ class ApplyPasses:
             (*written.parts, *sealed),
             {inner: written.moments},
             str(provenance()["version"]),
+            {inner: written.losses},
         )
         path = manifest_path(sink.name)
         self._drafts.append(draft_manifest(path, manifest, self.overwrite, place.folder))
@@ -262,10 +266,11 @@ class ApplyPasses:
             drafts.append(self._stored.sink.draft)
         return Handover.of((draft.path, draft.final.absolute()) for draft in drafts)
 
-    def _report(self, written: Moments, counts: Tally) -> Report:
+    def _report(self, outcome: Written, counts: Tally) -> Report:
         """Return what was done."""
         setup = self.setup
         plan = self.runner.plan
+        written = outcome.moments
         any_finite = bool(written.count)
         return Report(
             command="apply",
@@ -280,6 +285,7 @@ class ApplyPasses:
             written_mean=float(written.mean) if any_finite else None,
             written_std=float(np.sqrt(written.variance())) if any_finite else None,
             written_nonfinite=int(written.nonfinite),
+            losses=outcome.losses,
             chunks=setup.source.missing.total,
             missing_chunks=setup.source.missing.missing,
             bytes_read=plan.bytes_read,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from normcli.api.continuing import digest
+from normcli.api.drift import refuse_changed
 from normcli.api.options import ApplyOptions, RunOptions
 from normcli.api.parameters import (
     Known,
@@ -29,7 +30,6 @@ from normcli.api.preparing import (
     resolve_layout,
 )
 from normcli.api.sidecars import check_sidecar, default_sidecar, refuse_shared
-from normcli.api.warnings import warn_of_change
 from normcli.arrays.access import ArraySink, ArraySource
 from normcli.arrays.decoding import is_slow_to_decode
 from normcli.arrays.manifest import manifest_path
@@ -119,6 +119,8 @@ class ApplySetup:
         recorded = known.statistics.affine if known is not None else Affine()
         check_expectations(options, source, layout)
         self._check_training()
+        if options.overflow not in (None, "error", "saturate"):
+            raise UsageError(f"--overflow {options.overflow} is none of error and saturate.")
         if options.training:
             sizes = batch_sizes(options.batch_size)
             assert sizes is not None
@@ -138,7 +140,11 @@ class ApplySetup:
             warn_of_epsilon(options, self.spec, observer)
         if known is not None:
             require_fit(known, self.geometry, source.name)
-            warn_of_change(known.statistics.source, described, observer)
+            # What is undone was normalized: it is not what the statistics were taken from.
+            if not options.inverse:
+                refuse_changed(
+                    known.statistics, described, input_name, options, run, observer, options.force
+                )
         elif options.inverse:
             raise UsageError(
                 "--inverse needs the statistics that the data were normalized with.",
@@ -267,6 +273,7 @@ class ApplySetup:
             "estimate": self.options.estimate,
             "inverse": self.options.inverse,
             "missing": self.options.missing,
+            "overflow": self.options.overflow or "error",
             "affine": [None if a is None else digest(a.tolist()) for a in affine],
             "output": [self.output, repr(self.sink_info)],
             "sidecar": self.sidecar,

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from normcli.api.check_values import compare_values
+from normcli.api.drift import changed_inputs
 from normcli.api.findings import Finding, finding, misfit, note
 from normcli.api.fitted import FittedStatistics
 from normcli.api.options import ApplyOptions
@@ -116,7 +117,7 @@ def check_statistics(
         ndim = source.info.ndim
         example = is_example(known.statistics.spec, layout, ndim)
         given = None if layout is None else parse_layout(layout, ndim)
-        findings = list(_metadata(known, source, example))
+        findings = [*_drift(known, source), *_metadata(known, source, example)]
         geometry = _geometry(known, source, example, given, findings)
         looked_at = 0
         if geometry is not None:
@@ -131,6 +132,17 @@ def check_statistics(
             source.info.size,
             time.perf_counter() - begin,
         )
+
+
+def _drift(known: Known, source: ArraySource) -> Iterator[Finding]:
+    """Tell of an input that is not any more what the statistics were taken from."""
+    for path, certain in changed_inputs(known.statistics.source, describe(source)):
+        if certain:
+            told = f"{path} has changed since the statistics were taken from it"
+            yield misfit("input", f"{told}; apply takes --force")
+        else:
+            told = f"{path} was written to since the statistics were taken from it"
+            yield note("input", f"{told}; apply measures it again, to see whether they still hold")
 
 
 def _same_data(recorded: SourceDescription, source: ArraySource) -> bool:

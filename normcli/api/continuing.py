@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from normcli.api.options import RunOptions
+from normcli.domain.losses import Losses
 from normcli.engine.done import tally_from_json
 from normcli.engine.events import Observer
 from normcli.engine.journal import Journal, read_head
@@ -211,7 +212,8 @@ def digest(value: Any) -> str:
 def report_from_json(values: Mapping[str, Any]) -> Report:
     """Return the report that `dataclasses.asdict` took apart."""
     plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-    return Report(**{**plain, "tally": tally_from_json(values["tally"])})
+    counts = {"tally": tally_from_json(values["tally"]), "losses": Losses(**values["losses"])}
+    return Report(**{**plain, **counts})
 
 
 def _journal_failed(final: Path, error: OSError) -> NormcliError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from normcli.bundles.statistics_file import write_statistics
 from normcli.domain.affine import Affine
 from normcli.domain.dtypes import output_dtype, parse_dtype
 from normcli.domain.geometry import bind
+from normcli.domain.losses import Losses
 from normcli.domain.norm_moments import NormMoments
 from normcli.domain.normalizers import fitted_normalizer, require_told_apart
 from normcli.domain.quantile_moments import QuantileMoments
@@ -204,7 +206,12 @@ class FittedStatistics:
         start = (0,) * array.ndim
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
         apply = kernels(choose(array.nbytes)).transform
-        result = apply(native, transform, geometry, start, target)
+        lost: list[Losses] = []
+        result = apply(native, transform, geometry, start, target, lost)
+        if lost:
+            # As NumPy tells of casts: an array in memory has no policy and no report.
+            told = sum(lost, Losses()).words(target)
+            warnings.warn(f"the results held {told}", RuntimeWarning, stacklevel=3)
         return result.reshape(np.shape(values)) if single else result
 
     def _normalizer(self, estimate: str | None) -> Normalizer:

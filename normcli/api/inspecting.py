@@ -46,6 +46,8 @@ class Inspection:
         The same for programs, as JSON can hold it.
     arrays : tuple of mapping
         One for each array, with ``name``, ``shape``, ``dtype`` and more.
+    damage : tuple of InputError
+        Why other arrays of a container cannot be listed.
     """
 
     path: str
@@ -53,6 +55,7 @@ class Inspection:
     facts: Mapping[str, str]
     details: Mapping[str, Any]
     arrays: tuple[Mapping[str, Any], ...]
+    damage: tuple[InputError, ...] = ()
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -72,6 +75,7 @@ class Inspection:
             "kind": self.kind,
             **self.details,
             "arrays": [dict(array) for array in self.arrays],
+            **({"damaged": [error.message for error in self.damage]} if self.damage else {}),
         }
 
 
@@ -100,7 +104,10 @@ def inspect_path(text: str) -> Inspection:
             return _parameters(text, read_bundle(text))
     elif suffix in _PARAMETERS:
         raise InputError(f"There is no file {text}.")
-    entries = list_arrays(text)
+    damage: list[InputError] = []
+    entries = list_arrays(text, damage)
+    if damage and not entries:
+        raise damage[0]
     if not entries:
         raise InputError(f"{text} holds no arrays.")
     inner = parse_path(text).inner
@@ -110,6 +117,7 @@ def inspect_path(text: str) -> Inspection:
         {},
         {"attributes": _attributes(entries, inner)},
         tuple(_entry(entry, parse_path(text).container.name) for entry in entries),
+        tuple(damage),
     )
 
 

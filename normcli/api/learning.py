@@ -97,7 +97,7 @@ def learn_arrays(
         target = stack.enter_context(closing(open_source(target_name, rules)))
         for array in (source, target):
             warn_of_input(array, observer)
-        setup = LearnSetup(source, target, options, rule, observer)
+        setup = LearnSetup(source, target, options, rule, input_name, run, observer)
         if output is not None:
             check_name(output, rule, inputs, prod(setup.geometry.scale_shape))
             check_place(output, run.overwrite, setup.geometry.scale_shape)

@@ -26,6 +26,8 @@ class LearnOptions(NormOptions):
         Statistics from plain arrays, in place of `stats`.
     estimate : {"pooled", "moving"}, optional
         Which statistics; the moving ones where the fit kept them.
+    force : bool
+        Take `stats` also where the input has changed since they were taken from it.
     affine : str, Path or Affine, optional
         Scale and bias to begin with.
     scale, bias : str or Path, optional
@@ -65,6 +67,7 @@ class LearnOptions(NormOptions):
     mean: str | Path | None = None
     variance: str | Path | None = None
     estimate: str | None = None
+    force: bool = False
     affine: str | Path | Affine | None = None
     scale: str | Path | None = None
     bias: str | Path | None = None

@@ -7,9 +7,10 @@ from hashlib import sha256
 
 import numpy as np
 
+from normcli.api.drift import refuse_changed
 from normcli.api.learning_options import LearnOptions
 from normcli.api.learning_terms import LearnRule, objective, recorded, starts
-from normcli.api.options import ApplyOptions, NormOptions
+from normcli.api.options import ApplyOptions, NormOptions, RunOptions
 from normcli.api.parameters import (
     Known,
     affine_for,
@@ -47,6 +48,10 @@ class LearnSetup:
         What is learned.
     rule : LearnRule
         The same, checked.
+    name : str
+        The input as the user wrote it.
+    run : RunOptions
+        Where an input that was written to since its statistics were taken is measured again.
     observer : Observer
         Hears which layout was taken.
 
@@ -70,6 +75,8 @@ class LearnSetup:
         target: ArraySource,
         options: LearnOptions,
         rule: LearnRule,
+        name: str,
+        run: RunOptions,
         observer: Observer,
     ) -> None:
         self.source, self.target = source, target
@@ -92,6 +99,9 @@ class LearnSetup:
             known = Known(supplied) if supplied is not None else None
         if known is not None:
             require_fit(known, self.geometry, source.name)
+            refuse_changed(
+                known.statistics, self.described, name, options, run, observer, options.force
+            )
         elif options.estimate is not None:
             raise UsageError("--estimate chooses among the statistics of --stats; give --stats.")
         elif self.spec.method in ("robust", "lp"):

@@ -166,6 +166,8 @@ class ApplyOptions(NormOptions):
         Statistics from plain arrays, in place of a sidecar.
     estimate : {"pooled", "moving"}, optional
         Which of them; the moving ones where the fit kept them.
+    force : bool
+        Take `stats` also where the input has changed since they were taken from it.
     training : bool
         Normalize each batch of `batch_size` observations by its own statistics.
     affine : str, Path or Affine, optional
@@ -176,6 +178,9 @@ class ApplyOptions(NormOptions):
         Undo: from normalized values back to the data.
     dtype : str, optional
         Element type of the output.
+    overflow : {"error", "saturate"}, optional
+        What becomes of results that this type cannot hold: refused (the default), or the nearest
+        value that it has (its limit, infinity, or 0 for NaN in integers), which is counted.
     hdf5_version : {"1.8", "1.10"}, optional
         The oldest HDF5 that shall read an HDF5 output; 1.10 where it is None.
     stats_out : str, Path or bool
@@ -187,11 +192,13 @@ class ApplyOptions(NormOptions):
     mean: str | Path | None = None
     variance: str | Path | None = None
     estimate: str | None = None
+    force: bool = False
     training: bool = False
     affine: str | Path | Affine | None = None
     scale: str | Path | None = None
     bias: str | Path | None = None
     inverse: bool = False
     dtype: str | None = None
+    overflow: str | None = None
     hdf5_version: str | None = None
     stats_out: str | Path | bool = True

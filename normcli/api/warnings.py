@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from normcli.domain.conventions import has_unit_constants
+from normcli.domain.losses import Losses
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.statistics import SourceDescription
 from normcli.engine.events import Observer
 from normcli.engine.report import Tally
 
@@ -41,22 +43,13 @@ def warn_of(counts: Tally, spec: NormSpec, observer: Observer) -> None:
         )
 
 
-def warn_of_change(then: SourceDescription, now: SourceDescription, observer: Observer) -> None:
-    """Tell of an input that has changed since statistics were taken from it.
-
-    Statistics are made to be applied to other data too, so that this is no error.
-    """
-    known = {entry.get("path"): entry for entry in then.inputs}
-    for entry in now.inputs:
-        path = entry.get("path")
-        before = known.get(path)
-        if before is None or path == "-" or before.get("array") != entry.get("array"):
-            continue
-        if any(before.get(key) != entry.get(key) for key in ("size", "fingerprint")):
-            observer.warn(
-                f"{path} has changed since the statistics were taken from it.",
-                "Fit again, unless they are meant for what it holds now.",
-            )
+def warn_of_losses(losses: Losses, dtype: np.dtype, observer: Observer) -> None:
+    """Tell of results that became the nearest value that the type of the output has."""
+    if losses:
+        observer.warn(
+            f"the results held {losses.words(dtype)}; the nearest values were written.",
+            "A wider --dtype holds them.",
+        )
 
 
 def _fate(spec: NormSpec) -> str:

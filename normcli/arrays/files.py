@@ -64,6 +64,11 @@ def first_bytes(path: Path, count: int = 512) -> bytes:
         raise read_error(str(path), error) from error
 
 
+def sampled_whole(path: Path, size: int) -> bool:
+    """Whether the fingerprint of a file of `size` bytes covers every byte; no folder's does."""
+    return size <= 2 * _SAMPLE and path.is_file()
+
+
 def file_identity(path: Path, inner: str = "") -> dict[str, Any]:
     """Return path, size, mtime and a fingerprint of the first and last 64 KiB of a file."""
     status = require_file(path)

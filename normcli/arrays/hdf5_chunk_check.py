@@ -14,13 +14,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from normcli.arrays.hdf5_filters import (
+from normcli.arrays.hdf5_builtin_filters import (
     BadChunkError,
     OversizedChunkError,
-    Pipeline,
     inflate_at_most,
-    require_stored_size,
 )
+from normcli.arrays.hdf5_filters import Pipeline
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block
 from normcli.errors import InputError, SafetyError
@@ -101,3 +100,28 @@ class ChunkCheck:
         elif self._codes[-1] == _DEFLATE and not mask >> (len(self._codes) - 1) & 1:
             # What comes before may shrink a chunk, or add a little to it.
             inflate_at_most(data, 2 * self._bytes + 4096)
+
+
+def require_stored_size(where: str, size: int, chunk_bytes: int) -> None:
+    """Refuse a stored chunk that no filter made of one chunk, before memory is taken for it.
+
+    Parameters
+    ----------
+    where : str
+        The chunk, for the message.
+    size : int
+        Bytes that it takes in the file, as the file says.
+    chunk_bytes : int
+        Bytes of its elements.
+
+    Raises
+    ------
+    SafetyError
+        When it is more than twice as large as its elements (and 4096 bytes).
+    """
+    if size > 2 * chunk_bytes + 4096:
+        raise SafetyError(
+            f"{where}: its stored chunk is said to have {size:,} bytes, for {chunk_bytes:,} bytes "
+            "of elements.",
+            "It is damaged, or made to exhaust memory; it was not read.",
+        )

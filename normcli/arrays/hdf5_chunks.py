@@ -20,12 +20,9 @@ import numpy as np
 from normcli.arrays.buffers import BlockBuffer, block_array
 from normcli.arrays.files import read_error
 from normcli.arrays.handles import PerProcess
-from normcli.arrays.hdf5_filters import (
-    BadChunkError,
-    OversizedChunkError,
-    Pipeline,
-    require_stored_size,
-)
+from normcli.arrays.hdf5_builtin_filters import BadChunkError, OversizedChunkError
+from normcli.arrays.hdf5_chunk_check import require_stored_size
+from normcli.arrays.hdf5_filters import Pipeline
 from normcli.arrays.hdf5_probes import base_of_chunks, base_of_run, edges_are_unfiltered
 from normcli.arrays.npy import RawSource
 from normcli.arrays.npy_format import NpyHeader

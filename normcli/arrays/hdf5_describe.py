@@ -70,7 +70,7 @@ def require_filters(dataset: h5py.Dataset, name: str) -> None:
             raise InputError(
                 f"{name} is compressed by the HDF5 filter {code} "
                 f"({label.decode(errors='replace') or 'without a name'}), which is not installed.",
-                "pip install 'normcli[hdf5]', or rewrite the file: h5repack -f GZIP=4 IN OUT",
+                "needs: pip install 'normcli[hdf5]', or rewrite it: h5repack -f GZIP=4 IN OUT",
             )
 
 

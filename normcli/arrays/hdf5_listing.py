@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import h5py
 
@@ -12,7 +11,6 @@ from normcli.arrays.hdf5_describe import (
     describe,
 )
 from normcli.arrays.hdf5_guard import safe_dataset
-from normcli.arrays.hdf5_names import text_of
 from normcli.arrays.hdf5_open import (
     FAILURES,
     open_file,
@@ -21,6 +19,7 @@ from normcli.arrays.hdf5_open import (
 )
 from normcli.arrays.hdf5_places import element_spans
 from normcli.arrays.hdf5_probe import require_listable
+from normcli.arrays.hdf5_walk import walk
 from normcli.retrying import raise_storage_error
 
 ROOT_ATTR = "normcli"
@@ -30,19 +29,18 @@ def list_datasets(path: Path) -> list[ArrayEntry]:
     """Return all datasets of a file, without following a link."""
     entries: list[ArrayEntry] = []
 
-    def visit(name: str | bytes, node: Any) -> None:
-        if isinstance(node, h5py.Dataset) and node.shape is not None:
-            try:
-                info = describe(node)
-            except (TypeError, ValueError) as error:  # a type that numpy has no name for
-                raise_storage_error(str(path), error)
-                return
-            entries.append(ArrayEntry(text_of(name), info, node.id.get_storage_size()))
-
     require_listable(require_hdf5(path))
     file = open_file(path)
     try:
-        file.visititems(visit)
+        for found in walk(file):
+            node = found.node
+            if found.first and isinstance(node, h5py.Dataset) and node.shape is not None:
+                try:
+                    info = describe(node)
+                except (TypeError, ValueError) as error:  # a type that numpy has no name for
+                    raise_storage_error(str(path), error)
+                    continue
+                entries.append(ArrayEntry(found.path, info, node.id.get_storage_size()))
     except FAILURES as error:
         raise unreadable(str(path), error) from error
     finally:
@@ -63,20 +61,15 @@ def list_contents(path: Path) -> dict[str, bool]:
     """
     found: dict[str, bool] = {}
 
-    def visit(name: str, link: Any) -> None:
-        if not isinstance(link, h5py.HardLink):
-            found[name] = False
-            return
-        node = file[name]
-        if not isinstance(node, h5py.Group):
-            found[name] = isinstance(node, h5py.Dataset)
-        elif len(node.attrs):
-            found[f"attributes of {name}"] = False
-
     require_listable(require_hdf5(path))
     file = open_file(path)
     try:
-        file.visititems_links(visit)
+        for entry in walk(file):
+            node = entry.node
+            if not isinstance(node, h5py.Group):
+                found[entry.path] = isinstance(node, h5py.Dataset)
+            elif len(node.attrs):
+                found[f"attributes of {entry.path}"] = False
         if set(file.attrs) - {ROOT_ATTR}:
             found["attributes of /"] = False
     except FAILURES as error:

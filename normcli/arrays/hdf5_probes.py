@@ -11,7 +11,8 @@ import os
 import h5py
 import numpy as np
 
-from normcli.arrays.hdf5_filters import BadChunkError, OversizedChunkError, Pipeline
+from normcli.arrays.hdf5_builtin_filters import BadChunkError, OversizedChunkError
+from normcli.arrays.hdf5_filters import Pipeline
 
 _MOST_TRIED = 16
 _PROBE_BYTES = 1 << 16

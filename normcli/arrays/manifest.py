@@ -18,6 +18,7 @@ from normcli.arrays.access import StoredPart
 from normcli.arrays.checksums import crc32c
 from normcli.arrays.files import read_error
 from normcli.domain.array_info import ArrayInfo
+from normcli.domain.losses import Losses
 from normcli.domain.moments import Moments
 from normcli.errors import DataPolicyError, InputError
 from normcli.publishing import Draft, output_error
@@ -47,6 +48,8 @@ class Manifest:
         Moments of all elements of an array as one group, as far as they are known.
     version : str
         The normcli that wrote it.
+    losses : mapping of str to Losses
+        Results that the type of an array could not hold, where any were counted.
     """
 
     container: str
@@ -54,6 +57,7 @@ class Manifest:
     parts: tuple[StoredPart, ...]
     written: Mapping[str, Moments] = field(default_factory=dict)
     version: str = ""
+    losses: Mapping[str, Losses] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -63,6 +67,7 @@ class Manifest:
         parts: Iterable[StoredPart],
         written: Mapping[str, Moments],
         version: str,
+        losses: Mapping[str, Losses] | None = None,
     ) -> Manifest:
         """Return the manifest of arrays whose parts are known, each part once.
 
@@ -78,11 +83,14 @@ class Manifest:
             Moments of all elements of an array, by the same paths.
         version : str
             Version of normcli.
+        losses : mapping of str to Losses, optional
+            Results that the type of an array could not hold.
         """
         known = {part.key: part for part in parts}
         described = {inner: _described(info) for inner, info in arrays.items()}
         ordered = tuple(known[key] for key in sorted(known))
-        return cls(container, described, ordered, dict(written), version)
+        counted = {inner: lost for inner, lost in (losses or {}).items() if lost}
+        return cls(container, described, ordered, dict(written), version, counted)
 
     @property
     def nbytes(self) -> int:
@@ -193,6 +201,8 @@ def _lines(manifest: Manifest) -> Iterator[bytes]:
         "parts": len(manifest.parts),
         "nbytes": manifest.nbytes,
     }
+    if manifest.losses:
+        header["losses"] = {inner: lost.as_dict() for inner, lost in manifest.losses.items()}
     yield _line({**header, "crc32c": _hex(crc32c(_line(header)))})
     for part in manifest.parts:
         yield _line({"key": part.key, "nbytes": part.nbytes, "crc32c": _hex(part.crc32c)})
@@ -235,8 +245,15 @@ def _read(file: BinaryIO, name: str) -> Manifest:
         raise _damaged(name, "its last line does not fit the others")
     try:
         written = {inner: _moments(plain) for inner, plain in header["written"].items()}
+        counts = header.get("losses", {})
+        losses = {inner: Losses(**_counts(plain)) for inner, plain in counts.items()}
         return Manifest(
-            str(header["container"]), header["arrays"], tuple(parts), written, header["normcli"]
+            str(header["container"]),
+            header["arrays"],
+            tuple(parts),
+            written,
+            header["normcli"],
+            losses,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(name, f"its header is malformed ({error})") from error
@@ -302,6 +319,10 @@ def _moments(plain: Mapping[str, Any]) -> Moments:
             for f in fields(Moments)
         }
     )
+
+
+def _counts(plain: Mapping[str, Any]) -> dict[str, int]:
+    return {name: int(value) for name, value in plain.items()}
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

@@ -134,8 +134,16 @@ def open_member(path: Path, inner: str) -> RawSource | PackedNpzSource:
     return PackedNpzSource(path, inner)
 
 
-def list_members(path: Path) -> list[ArrayEntry]:
-    """Return the arrays of an NPZ file, whatever their types are."""
+def list_members(path: Path, damage: list[InputError] | None = None) -> list[ArrayEntry]:
+    """Return the arrays of an NPZ file, whatever their types are.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    damage : list of InputError, optional
+        Takes why a member cannot be listed; without it, the first such member ends the listing.
+    """
     entries = []
     members = _members(path)
     with zipfile.ZipFile(path) as archive:
@@ -143,7 +151,13 @@ def list_members(path: Path) -> list[ArrayEntry]:
             name = member.filename.removesuffix(".npy")
             if name == member.filename or name == ATTRS_MEMBER:
                 continue
-            header = _header_in(archive, member, f"{path}/{name}")
+            try:
+                header = _header_in(archive, member, f"{path}/{name}")
+            except InputError as error:
+                if damage is None:
+                    raise
+                damage.append(error)
+                continue
             entries.append(ArrayEntry(name, header.info, member.compress_size))
     return entries
 

@@ -173,8 +173,15 @@ def make_sink(
     return NpzSink(contents)
 
 
-def list_arrays(text: str) -> list[ArrayEntry]:
+def list_arrays(text: str, damage: list[InputError] | None = None) -> list[ArrayEntry]:
     """Return the arrays of a container, or those below an inner path, whatever their types are.
+
+    Parameters
+    ----------
+    text : str
+        Its name.
+    damage : list of InputError, optional
+        Takes why members of an NPZ file cannot be listed; without it, the first one ends this.
 
     Raises
     ------
@@ -184,7 +191,7 @@ def list_arrays(text: str) -> list[ArrayEntry]:
     path = parse_path(text)
     if path.format == "stream":
         raise UsageError("A pipe cannot be listed.", "Write it to a file.")
-    entries = reopened(lambda: _list_container(path))
+    entries = reopened(lambda: _list_container(path, damage=damage))
     if not path.inner:
         return entries
     below = path.inner + "/"
@@ -211,7 +218,9 @@ def refuse_same(output: str, inputs: Sequence[str]) -> None:
             )
 
 
-def _list_container(path: ArrayPath, rules: InputRules = STRICT) -> list[ArrayEntry]:
+def _list_container(
+    path: ArrayPath, rules: InputRules = STRICT, damage: list[InputError] | None = None
+) -> list[ArrayEntry]:
     if path.format == "npy":
         from normcli.arrays.npy import npy_header
 
@@ -228,7 +237,9 @@ def _list_container(path: ArrayPath, rules: InputRules = STRICT) -> list[ArrayEn
         return list_zarr(path.container, rules)
     from normcli.arrays.npz import list_members
 
-    return list_members(path.container)
+    if damage is not None:
+        damage.clear()  # of an attempt that storage ended
+    return list_members(path.container, damage)
 
 
 def _only_array(path: ArrayPath, rules: InputRules) -> str:

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from normcli.bundles.bundle import Bundle
-from normcli.bundles.extras import missing_package
 from normcli.bundles.guards import Allowance, reading, require_file
 from normcli.bundles.selection import Choose, everything, split_name
-from normcli.errors import InputError, SafetyError
+from normcli.errors import InputError, SafetyError, missing_package
 
 # Inputs after the data, by operator.
 ROLES = {

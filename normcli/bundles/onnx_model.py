@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from normcli.bundles.extras import missing_package
 from normcli.bundles.formats import publish_file
 from normcli.bundles.replacing import refuse_foreign
 from normcli.domain.affine import Affine
 from normcli.domain.channel_norm import ChannelNorm
 from normcli.domain.norm_spec import NormSpec
-from normcli.errors import DataPolicyError, UsageError
+from normcli.errors import DataPolicyError, UsageError, missing_package
 
 _PRODUCER = "normcli"
 # The opset that has per-channel parameters of GroupNormalization, and the one with RMS.

@@ -16,10 +16,9 @@ from normcli.bundles.bundle import Bundle
 from normcli.bundles.element_types import dense_native, type_from_name
 from normcli.bundles.guards import Allowance, reading, require_file
 from normcli.bundles.selection import Choose, everything
-from normcli.errors import InputError, UsageError
+from normcli.errors import InputError, UsageError, missing_package
 
 _METADATA = "__metadata__"
-_HINT = "pip install 'normcli[safetensors]'"
 _TYPES = {
     "BOOL": "bool",
     "I8": "int8",
@@ -50,7 +49,7 @@ def read(path: str, choose: Choose = everything) -> Bundle:
     try:
         from safetensors import safe_open
     except ImportError as error:
-        raise InputError(f"{path} needs the package safetensors.", f"needs: {_HINT}") from error
+        raise missing_package(path, "safetensors", "safetensors") from error
     with reading(path, "a safetensors file"):
         # The library checks that header, offsets and file size agree; it has no bfloat16 in numpy.
         with safe_open(path, framework="numpy"):
@@ -75,8 +74,10 @@ def write(path: str, bundle: Bundle) -> None:
 
     Raises
     ------
+    InputError
+        When the package safetensors is not installed.
     UsageError
-        When the package safetensors is not installed, or a name is reserved.
+        When a name is reserved.
     """
     require_writer(path)
     from safetensors.numpy import save
@@ -88,13 +89,11 @@ def write(path: str, bundle: Bundle) -> None:
 
 
 def require_writer(path: str) -> None:
-    """Raise UsageError, before anything is computed, where the package safetensors is missing."""
+    """Raise InputError, before anything is computed, where the package safetensors is missing."""
     try:
         import safetensors.numpy  # noqa: F401
     except ImportError as error:
-        raise UsageError(
-            f"Writing {path} needs the package safetensors.", f"needs: {_HINT}"
-        ) from error
+        raise missing_package(f"Writing {path}", "safetensors", "safetensors") from error
 
 
 def _load(

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from normcli.bundles.bundle import Bundle
-from normcli.bundles.extras import missing_package
 from normcli.bundles.guards import Allowance, reading, require_file
 from normcli.bundles.selection import Choose, everything
-from normcli.errors import InputError, SafetyError
+from normcli.errors import InputError, SafetyError, missing_package
 
 # Older versions could be made to run code by weights_only=True as well (CVE-2025-32434, and
 # CVE-2026-24747 up to 2.9).

@@ -93,15 +93,16 @@ def _apply_several(
 ) -> int:
     """Normalize each input into a folder; one that fails leaves the others."""
     from contextlib import ExitStack
+    from dataclasses import replace
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
     from normcli.api.applying import apply_array
     from normcli.api.several import output_names
-    from normcli.cli.running import os_error_text
+    from normcli.cli.faults import fault_of
     from normcli.cli.streams import emit_json
     from normcli.cli.summaries import outcome_json, plan_rows
-    from normcli.errors import NormcliError, OutputError, PartialFailureError, UsageError
+    from normcli.errors import NormcliError, PartialFailureError, UsageError
 
     if isinstance(apply.stats_out, str):
         raise UsageError(
@@ -123,14 +124,13 @@ def _apply_several(
         except BrokenPipeError:
             raise
         except (NormcliError, OSError) as caught:
-            error = (
-                caught if isinstance(caught, NormcliError) else OutputError(os_error_text(caught))
-            )
-            codes.append(error.exit_code)
-            named = error.message.startswith(f"{name} ")
-            screen.error(error.message if named else f"{name}: {error.message}", error.hint)
-            rows.append((name, f"failed (exit code {error.exit_code})"))
-            documents.append({"input": name, "error": error.message, "code": error.exit_code})
+            fault = fault_of(caught)
+            codes.append(fault.code)
+            named = fault.message.startswith(f"{name} ")
+            told = fault.message if named else f"{name}: {fault.message}"
+            screen.error(replace(fault, message=told, file=name))
+            rows.append((name, f"failed (exit code {fault.code})"))
+            documents.append({"input": name, "error": fault.message, "code": fault.code})
             continue
         documents.append({"input": name, "output": output, **outcome_json(outcome)})
         if outcome.report is None:
@@ -165,7 +165,7 @@ def _make_folder(folder: str, dry_run: bool) -> None:
     """
     from pathlib import Path
 
-    from normcli.cli.running import os_error_text
+    from normcli.cli.faults import os_error_text
     from normcli.errors import OutputError, UsageError
 
     path = Path(folder)

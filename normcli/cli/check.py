@@ -53,6 +53,7 @@ def check_command(
       normcli check stats.json other.zarr --json
       normcli check stats.json one.npy --layout CHW
     """
+    from normcli.cli.faults import fault_of
     from normcli.cli.running import run_command
     from normcli.cli.screen import Screen
     from normcli.cli.streams import emit_json
@@ -82,10 +83,11 @@ def check_command(
             return 0
         first, *others = found.misfits
         more = f"; {len(others)} more" if others else ""
-        screen.error(
+        error = DataPolicyError(
             f"{found.stats} does not fit {found.input}: {first.about}: {first.text}{more}.",
             "Fit on an array of the same kind, or name the array that the statistics are for.",
         )
-        return DataPolicyError.exit_code
+        screen.error(fault_of(error))
+        return error.exit_code
 
     run_command(screen, options["debug"], body)

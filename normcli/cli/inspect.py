@@ -12,6 +12,7 @@ from normcli.cli.sections import command, option
 
 if TYPE_CHECKING:
     from normcli.api.inspecting import Inspection
+    from normcli.cli.screen import Screen
 
 
 @command("inspect", short_help="What is in a container, a sidecar or a parameter file.")
@@ -45,16 +46,32 @@ def inspect_command(path: str, name: str | None, **options: Any) -> None:
         found = inspect_path(path)
         if options["json"]:
             emit_json(found.as_dict())
-            return 0
+            return _told(found, screen)
         parts = []
         facts = _facts(found)
         if facts:
             parts.append(table_text(("", ""), facts))
         parts.append(table_text(found.headers, _rows(found)))
         emit("\n\n".join(parts))
-        return 0
+        return _told(found, screen)
 
     run_command(screen, options["debug"], body)
+
+
+def _told(found: Inspection, screen: Screen) -> int:
+    """Tell of arrays that could not be listed, and return the exit code."""
+    from dataclasses import replace
+
+    from normcli.cli.faults import fault_of
+
+    if not found.damage:
+        return 0
+    fault = fault_of(found.damage[0])
+    others = len(found.damage) - 1
+    if others:
+        fault = replace(fault, message=f"{fault.message.rstrip('.')}; {others} more.")
+    screen.error(fault)
+    return fault.code
 
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:

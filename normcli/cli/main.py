@@ -5,6 +5,7 @@ Nothing here imports numpy, zarr or dask, so that ``--help`` and ``--version`` a
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import click
@@ -16,18 +17,24 @@ from normcli.cli.clean import clean_command
 from normcli.cli.conventions import conventions_command
 from normcli.cli.convert import convert_command
 from normcli.cli.extract import extract_command
+from normcli.cli.faults import OPTION, Fault, fault_lines, refusal, stopped, wants_json
 from normcli.cli.fit import fit_command
 from normcli.cli.init import init_command
 from normcli.cli.inspect import inspect_command
 from normcli.cli.learn import learn_command
 from normcli.cli.merge import merge_command
 from normcli.cli.streams import open_missing
-from normcli.cli.texts import printable
 from normcli.cli.verify import verify_command
 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "NORMCLI"}
+)
+@click.option(
+    OPTION,
+    is_flag=True,
+    expose_value=False,
+    help="Tell errors and warnings as JSON, one a line, on standard error.",
 )
 @click.version_option(__version__, prog_name="normcli", message="%(prog)s %(version)s")
 def main() -> None:
@@ -49,6 +56,9 @@ def main() -> None:
 
     Arrays are .npy, .npz, .h5 and .zarr; file.h5/group/x names an array inside a container, and
     - is NPY on standard input or output. Progress and messages go to standard error.
+
+    With --json-errors, before or after the command, or NORMCLI_JSON_ERRORS=1, an error is a line
+    {"error", "hint", "exit_code", "kind", "file"}, and a warning {"warning", "hint"}.
 
     Each option can be set by a variable: NORMCLI_FIT_MEMORY=2GiB is fit --memory 2GiB.
 
@@ -83,21 +93,21 @@ def entry() -> None:
         error.show()
         code = error.exit_code
     except click.ClickException as error:
-        code = _refuse(error)
+        code = _tell(refusal(error))
     except SystemExit as left:
         # click leaves with 1, and standard output wrapped, when nobody reads its help.
         code = left.code if sys.stdout is stdout else 141
     except click.Abort:
         # Ctrl-C before the command itself could listen.
-        click.echo("normcli: error: stopped by SIGINT; nothing was left behind.", err=True)
-        code = 130
+        code = _tell(stopped(signal.SIGINT, kept=False))
     sys.exit(code)
 
 
-def _refuse(error: click.ClickException) -> int:
-    """Tell of a mistake in the command line as of any other error: one line and a hint."""
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "normcli"
-    click.echo(f"normcli: error: {printable(error.format_message())}", err=True)
-    click.echo(f"Hint: '{path} -h' tells what it takes.", err=True)
-    return error.exit_code
+def _tell(fault: Fault) -> int:
+    """Tell of what keeps a command from beginning, as of any other error."""
+    if wants_json():
+        click.echo(fault.as_json(), err=True)
+    else:
+        for line in fault_lines(fault):
+            click.echo(line, err=True)
+    return fault.code

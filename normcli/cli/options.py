@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from normcli.cli.faults import OPTION
 from normcli.cli.sections import option_of, output_option
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -218,6 +219,11 @@ _STATISTICS = (
         type=click.Choice(["pooled", "moving"]),
         help="Which statistics.  [default: moving where the fit kept them]",
     ),
+    _statistics(
+        "--force",
+        is_flag=True,
+        help="Take --stats of INPUT also where it has changed since they were taken from it.",
+    ),
 )
 
 _APPLY = (
@@ -229,6 +235,12 @@ _APPLY = (
     _statistics("--inverse", is_flag=True, help="Undo: from normalized values back to the data."),
     output_option(
         "--dtype", metavar="TYPE", help="Element type of the output.  [default: by input]"
+    ),
+    output_option(
+        "--overflow",
+        type=click.Choice(["error", "saturate"]),
+        help="Results that this type cannot hold: refused, or the nearest value that it has, "
+        "counted.  [default: error]",
     ),
     output_option(
         "--hdf5-version",
@@ -282,6 +294,12 @@ _SCREEN = (
         "--progress/--no-progress",
         default=None,
         help="A live bar on a terminal, lines in a log.  [default: on, seldom in a log]",
+    ),
+    _screen(
+        OPTION,
+        is_flag=True,
+        expose_value=False,
+        help="Tell errors and warnings as JSON, one a line, on standard error.",
     ),
     _screen("--debug", is_flag=True, help="Show tracebacks."),
 )

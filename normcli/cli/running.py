@@ -13,15 +13,13 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from normcli.cli.faults import Fault, fault_lines, fault_of, stopped, wants_json
 from normcli.cli.screen import Screen
 from normcli.cli.streams import STOPPING
-from normcli.errors import NormcliError, OutputError
+from normcli.errors import OutputError
 from normcli.redaction import redacted
 
 CLOSED_PIPE = 141
-
-# What Python says, with nothing but its text to know it by.
-NO_THREAD = "can't start new thread"
 
 # A cluster kills 30 s after it asked; a person at a terminal waits less.
 CLEAN_SECONDS = 4.0
@@ -67,44 +65,15 @@ def _told(screen: Screen, debug: bool, error: BaseException) -> int:
         with suppress(OSError):
             # Not printed by traceback itself: messages hold addresses with their passwords.
             sys.stderr.write(redacted("".join(traceback.format_exception(error))))
-    if isinstance(error, Stopped | KeyboardInterrupt):
-        number = error.number if isinstance(error, Stopped) else signal.SIGINT
-        name = signal.Signals(number).name
-        if screen.keeps:
-            screen.error(f"stopped by {name}.")
-        else:
-            screen.error(
-                f"stopped by {name}; nothing was left behind.", "The same command starts again."
-            )
-        return 128 + number
     if isinstance(error, BrokenPipeError):
         return CLOSED_PIPE
-    if isinstance(error, NormcliError):
-        screen.error(error.message, error.hint)
-        return error.exit_code
-    if isinstance(error, OSError):
-        screen.error(os_error_text(error), "Check the storage, then try again.")
-        return OutputError.exit_code
-    if isinstance(error, MemoryError):
-        screen.error("memory ran out.", "Give less with --memory, or fewer workers with -j.")
-        return OutputError.exit_code
-    if isinstance(error, RuntimeError) and str(error) == NO_THREAD:
-        screen.error(
-            "no more threads can be started, for want of memory or of processes.",
-            "Raise the limits (ulimit -v, ulimit -u), or take fewer workers with -j.",
-        )
-        return OutputError.exit_code
-    screen.error(
-        f"{type(error).__name__}: {error}",
-        "This is a bug; please report it, with what --debug prints.",
-    )
-    return 1
-
-
-def os_error_text(error: OSError) -> str:
-    """Return what the operating system said, and of which file."""
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}."
+    if isinstance(error, Stopped | KeyboardInterrupt):
+        number = error.number if isinstance(error, Stopped) else signal.SIGINT
+        fault = stopped(number, screen.keeps)
+    else:
+        fault = fault_of(error)
+    screen.error(fault)
+    return fault.code
 
 
 def _leave_time_for_a_clean_end() -> None:
@@ -125,14 +94,17 @@ def _leave_time_for_a_clean_end() -> None:
 def _leave_at_once(number: int) -> NoReturn:
     """End the process while blocks are in flight, with a line that tells so."""
     name = signal.Signals(number).name
-    text = (
-        f"normcli: error: stopped by {name}, without waiting for what was in flight.\n"
-        "Hint: The same command continues from what was written down, or starts again.\n"
+    fault = Fault(
+        Stopped.__name__,
+        f"stopped by {name}, without waiting for what was in flight.",
+        "The same command continues from what was written down, or starts again.",
+        128 + number,
     )
+    text = fault.as_json() if wants_json() else "\n".join(fault_lines(fault))
     with suppress(OSError, ValueError):
         # A terminal that was paused, or a pipe that is full, must not keep the process.
         if select.select((), (2,), (), 0)[1]:
-            os.write(2, text.encode())
+            os.write(2, f"{text}\n".encode())
     os._exit(128 + number)
 
 

@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from normcli.cli.faults import Fault, fault_lines, wants_json, warning_json
 from normcli.cli.summaries import VERBS, plan_rows, report_rows
 from normcli.cli.texts import counted, duration, printable, size
 from normcli.engine.events import Observer, Progress
@@ -47,6 +49,7 @@ class Screen(Observer):
         self.console = _console(sys.stderr)
         self.quiet = quiet
         self.verbose = verbose
+        self.as_json = wants_json()
         self.terminal = _is_terminal(sys.stderr)
         self.told = progress is not False and not quiet
         self.live = self.told and self.terminal and not self.console.is_dumb_terminal
@@ -68,17 +71,25 @@ class Screen(Observer):
 
     def warn(self, message: str, hint: str | None = None) -> None:
         """Say something that may be wrong."""
-        if not self.quiet:
+        if self.quiet:
+            return
+        if self.as_json:
+            self._write(warning_json(message, hint))
+        else:
             self._say(f"normcli: warning: {message}", "yellow")
             if hint:
                 self._say(f"Hint: {hint}")
 
-    def error(self, message: str, hint: str | None = None) -> None:
-        """Say why a command failed, in one line and a hint."""
+    def error(self, fault: Fault) -> None:
+        """Say why a command failed, in one line and a hint, or as JSON."""
         self._stop()
-        self._say(f"normcli: error: {message}", "bold red")
-        if hint:
-            self._say(f"Hint: {hint}")
+        if self.as_json:
+            self._write(replace(fault, kept=self._kept).as_json())
+            return
+        message, *hints = fault_lines(fault)
+        self._say(message, "bold red")
+        for line in hints:
+            self._say(line)
         if self._kept is not None:
             done, total = self._kept
             self._say(

@@ -126,6 +126,12 @@ def report_rows(report: Report) -> Iterable[tuple[str, str]]:
             f"mean {report.written_mean:.6g}, standard deviation {report.written_std:.6g}, "
             f"non-finite {report.written_nonfinite}",
         )
+    if report.losses:
+        lost = report.losses
+        yield (
+            "beyond type",
+            f"clipped {lost.clipped}, NaN to 0 {lost.nan}, infinite {lost.overflowed}",
+        )
     if not report.passes:
         yield "time", duration(report.seconds)
         return

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from normcli.redaction import redacted
 
-# Twice the longest path that systems take.
-_LONGEST = 8192
+# Of a line: twice the longest path that systems take. A name of more than 255 letters is none, and
+# a word of more than a thousand tells no person more than its ends.
+_LONGEST_LINE = 8192
+_LONGEST_WORD = 1024
+_ENDS = 200
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 
 
 def size(nbytes: float) -> str:
@@ -44,8 +49,11 @@ def printable(text: str) -> str:
 
     Control characters become their escapes, so that names cannot drive the terminal.
     """
-    if len(text) > _LONGEST:
-        half = _LONGEST // 2
-        text = f"{text[:half]}… ({len(text)} characters) …{text[-half:]}"
-    text = redacted(text)
+    text = redacted(_LONG_WORD.sub(lambda word: _shortened(word[0], _ENDS), text))
+    if len(text) > _LONGEST_LINE:
+        text = _shortened(text, _LONGEST_WORD)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _shortened(text: str, ends: int) -> str:
+    return f"{text[:ends]}… ({len(text)} characters) …{text[-ends:]}"

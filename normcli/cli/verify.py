@@ -26,6 +26,7 @@ def verify_command(output: str, **options: Any) -> None:
       normcli verify normalized.h5 --json
       normcli verify stats.json
     """
+    from normcli.cli.faults import fault_of
     from normcli.cli.running import run_command
     from normcli.cli.screen import Screen
     from normcli.cli.streams import emit_json
@@ -47,10 +48,11 @@ def verify_command(output: str, **options: Any) -> None:
         if found.sound:
             return 0
         more = f"; {len(found.damage) - 1} more" if len(found.damage) > 1 else ""
-        screen.error(
+        error = DataPolicyError(
             f"{found.damage[0].rstrip('.')}{more}.",
             "Write the output again, or copy it from where it is sound.",
         )
-        return DataPolicyError.exit_code
+        screen.error(fault_of(error))
+        return error.exit_code
 
     run_command(screen, options["debug"], body)

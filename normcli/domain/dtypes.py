@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from normcli.errors import InputError, UsageError
+from normcli.errors import InputError, UsageError, missing_package
 
 _KINDS = {
     "O": "Python objects",
@@ -76,11 +76,10 @@ def parse_dtype(text: str) -> np.dtype:
     UsageError
         When the name is unknown or does not name a real type.
     """
+    if text == "bfloat16":
+        return bfloat16()
     try:
-        if text == "bfloat16":
-            dtype = bfloat16()
-        else:
-            dtype = np.dtype(text)
+        dtype = np.dtype(text)
         return require_real(dtype, "--dtype")
     except (TypeError, InputError) as error:
         raise UsageError(
@@ -94,15 +93,13 @@ def bfloat16() -> np.dtype:
 
     Raises
     ------
-    UsageError
+    InputError
         When ml_dtypes is not installed.
     """
     try:
         import ml_dtypes
     except ImportError as error:
-        raise UsageError(
-            "bfloat16 needs the package ml_dtypes.", "pip install 'normcli[ml]'"
-        ) from error
+        raise missing_package("bfloat16", "ml_dtypes", "ml") from error
     return np.dtype(ml_dtypes.bfloat16)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from normcli.domain.losses import ROUNDING, Losses
+
 _MASK = 0xFFFFFFFF
 # The largest float64 below 2**64.
 _MOST = 2.0**64 - 2.0**11
@@ -67,6 +69,11 @@ def difference(values: np.ndarray, origin: np.ndarray) -> np.ndarray:
 
 
 def added(origin: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """Return ``origin + delta`` as `added_with_losses` does, without a count."""
+    return added_with_losses(origin, delta)[0]
+
+
+def added_with_losses(origin: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, Losses]:
     """Return ``origin + delta`` rounded to an integer, and clipped to the limits of the type.
 
     Parameters
@@ -78,8 +85,10 @@ def added(origin: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ndarray
+    result : ndarray
         Of the type of `origin`.
+    losses : Losses
+        Results that were clipped, by more than roundings explain, and NaN.
     """
     unknown = np.isnan(delta)
     whole = np.rint(np.where(unknown, 0.0, delta))
@@ -96,4 +105,9 @@ def added(origin: np.ndarray, delta: np.ndarray) -> np.ndarray:
         result = np.where(over, limits.max, np.where(under, limits.min, moved))
         result = result.astype(origin.dtype, copy=False)
     result = np.where(whole > _MOST, limits.max, np.where(whole < -_MOST, limits.min, result))
-    return np.where(unknown, 0, result).astype(origin.dtype, copy=False)
+    result = np.where(unknown, 0, result).astype(origin.dtype, copy=False)
+    near = origin.astype(np.float64)
+    slack = ROUNDING * (np.abs(near) + np.minimum(np.abs(whole), 2.0**65))
+    clipped = np.count_nonzero(near + whole > limits.max + slack)
+    clipped += np.count_nonzero(near + whole < limits.min - slack)
+    return result, Losses(int(clipped), int(np.count_nonzero(unknown)))

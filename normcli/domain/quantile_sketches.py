@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from normcli.domain.kll_image import KllImage, read_image
-from normcli.errors import InputError
+from normcli.errors import missing_package
 
 # Elements that a sketch keeps of every one of its levels, over its k: 2.6 to 3.1 measured.
 KEPT_PER_K = 3.25
@@ -63,10 +63,8 @@ def library() -> Any:
     try:
         import datasketches
     except ImportError as error:
-        raise InputError(
-            "Quantiles of groups that are read in pieces need the package datasketches.",
-            "pip install 'normcli[sketch]'",
-        ) from error
+        what = "Quantiles of groups that are read in pieces"
+        raise missing_package(what, "datasketches", "sketch", verb="need") from error
     return datasketches
 
 

@@ -30,7 +30,7 @@ from normcli.engine.cluster_flight import Flight
 from normcli.engine.preflight import Preflight
 from normcli.engine.schedulers import Consumer, Task
 from normcli.engine.walk import Run
-from normcli.errors import InputError, TransientError, UsageError
+from normcli.errors import InputError, TransientError, UsageError, missing_package
 
 # Tasks in flight for each thread of the cluster: one at work, the others on their way.
 TASKS_A_THREAD = 4
@@ -70,9 +70,7 @@ class ClusterScheduler:
         try:
             from distributed import Client
         except ImportError as error:
-            raise UsageError(
-                "--scheduler needs the package distributed.", "pip install 'normcli[cluster]'"
-            ) from error
+            raise missing_package("--scheduler", "distributed", "cluster") from error
         if scheduler_file is not None and not os.path.exists(scheduler_file):
             raise InputError(
                 f"There is no scheduler file {scheduler_file}.",

@@ -8,6 +8,7 @@ from typing import Any
 
 from normcli.arrays.access import StoredPart
 from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.losses import NO_LOSSES, Losses
 from normcli.engine.journal_file import Line, pack_arrays, unpack_arrays
 from normcli.engine.journal_sums import Sums, pack_sums, unpack_sums
 from normcli.engine.report import Tally
@@ -36,6 +37,8 @@ class Done:
         What they left in the container of moments.
     blocks : int
         Blocks of these runs.
+    losses : Losses
+        What they wrote that the type of the output could not hold.
     """
 
     runs: set[int] = field(default_factory=set)
@@ -46,6 +49,7 @@ class Done:
     parts: list[StoredPart] = field(default_factory=list)
     stored_parts: list[StoredPart] = field(default_factory=list)
     blocks: int = 0
+    losses: Losses = NO_LOSSES
 
     def __bool__(self) -> bool:
         return bool(self.runs)
@@ -60,11 +64,16 @@ class Done:
         self.parts += other.parts
         self.stored_parts += other.stored_parts
         self.blocks += other.blocks
+        self.losses += other.losses
 
     def light(self) -> Done:
         """Return the same without moments, which the trees hold."""
         return Done(
-            runs=self.runs, parts=self.parts, stored_parts=self.stored_parts, blocks=self.blocks
+            runs=self.runs,
+            parts=self.parts,
+            stored_parts=self.stored_parts,
+            blocks=self.blocks,
+            losses=self.losses,
         )
 
     def largest_nodes(self) -> dict[tuple[int, int, int], tuple[tuple[slice, ...], Sums]]:
@@ -92,6 +101,8 @@ def done_to_json(done: Done) -> Line:
         line["tally"] = asdict(done.tally)
     if done.written:
         line["written"] = [[run, pack_arrays(moments)] for run, moments in done.written.items()]
+    if done.losses:
+        line["losses"] = done.losses.as_dict()
     for name in ("parts", "stored_parts"):
         parts: Iterable[StoredPart] = getattr(done, name)
         if parts:
@@ -124,6 +135,7 @@ def done_from_json(line: Line) -> Done:
         parts=[StoredPart(*part) for part in line.get("parts", ())],
         stored_parts=[StoredPart(*part) for part in line.get("stored_parts", ())],
         blocks=line["blocks"],
+        losses=Losses(**line.get("losses", {})),
     )
 
 

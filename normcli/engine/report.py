@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from normcli.domain.constancy import constant_groups
+from normcli.domain.losses import NO_LOSSES, Losses
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments
@@ -139,6 +140,8 @@ class Report:
         Mean and standard deviation of all finite elements that were written.
     written_nonfinite : int or None
         NaN and infinities that were written.
+    losses : Losses
+        Results that the type of the output could not hold.
     chunks, missing_chunks : int
         Chunks of the input that its format may leave out, and those that are not stored.
     bytes_read, bytes_written : int
@@ -165,6 +168,7 @@ class Report:
     written_mean: float | None = None
     written_std: float | None = None
     written_nonfinite: int | None = None
+    losses: Losses = NO_LOSSES
     chunks: int = 0
     missing_chunks: int = 0
     bytes_read: int = 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from normcli.arrays.access import StoredPart
 from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.losses import Losses
 from normcli.domain.moments import Moments
 from normcli.engine.collectors import Collector
 from normcli.engine.done import Done, Sums
@@ -33,10 +34,13 @@ class Written:
         Of everything that was written, as one group.
     parts : list of StoredPart
         What it left in storage, in no order.
+    losses : Losses
+        Results that the type of the output could not hold.
     """
 
     moments: Moments
     parts: list[StoredPart]
+    losses: Losses
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,15 @@ class Runner:
         runs: MergeTree[ExactMoments] = MergeTree(job.walk.run_count)
         regions = RegionTrees(job.walk, collector) if collector is not None else None
         parts: list[StoredPart] = []
+        losses: list[Losses] = []
 
         def consume(result: RunResult) -> Done:
             assert result.written is not None
+            losses.append(result.losses)
             runs.add(result.run.number, 0, result.written)
             done = Done() if regions is None else regions.add(result)
             done.written[result.run.number] = result.written
+            done.losses = result.losses
             done.parts += result.parts
             parts.extend(result.parts)
             return done
@@ -101,12 +108,13 @@ class Runner:
             for number, written in done.written.items():
                 runs.add(number, 0, written)
             parts.extend(done.parts)
+            losses.append(done.losses)
             if regions is not None:
                 regions.restore(done)
 
         self._walk(work, apply_run, job, job.walk, consume, restore)
         assert runs.root is not None
-        return Written(runs.root.finish(), parts)
+        return Written(runs.root.finish(), parts, sum(losses, Losses()))
 
     def _walk(
         self,

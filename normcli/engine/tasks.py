@@ -19,6 +19,7 @@ from normcli.domain.affine import Affine
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
+from normcli.domain.losses import NO_LOSSES, Losses
 from normcli.domain.moment_kinds import Found
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
@@ -35,6 +36,7 @@ from normcli.engine.tables import AffineTables, NormalizerTables
 from normcli.engine.walk import Run, Walk
 from normcli.errors import DataPolicyError
 from normcli.kernels.normalizing import Fold, Recipe
+from normcli.kernels.rounding import overflows
 from normcli.kernels.select import Kernels, kernels
 
 
@@ -69,6 +71,9 @@ class ApplyJob:
     ----------
     tables : NormalizerTables or None
         Known statistics; None measures each block, which then holds whole groups.
+    saturate : bool
+        Write the nearest value that the output's type has where it cannot hold a result, and
+        count these; otherwise the first block with any is refused.
     buffers : BufferPool
         Memory that blocks are read into.
     """
@@ -84,6 +89,7 @@ class ApplyJob:
     affine: AffineTables
     tables: NormalizerTables | None
     inverse: bool = False
+    saturate: bool = False
     buffers: BufferPool = field(default_factory=BufferPool)
 
 
@@ -126,6 +132,8 @@ class RunResult:
         Moments of all that was written, as one group.
     parts : tuple of StoredPart
         What was stored.
+    losses : Losses
+        Results that the output's type could not hold.
     """
 
     run: Run
@@ -133,6 +141,7 @@ class RunResult:
     regions: tuple[Region, ...] = ()
     written: ExactMoments | None = None
     parts: tuple[StoredPart, ...] = ()
+    losses: Losses = NO_LOSSES
 
 
 def measure_run(job: MeasureJob, run: Run) -> RunResult:
@@ -169,11 +178,13 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
     regions = []
     written: MergeTree[ExactMoments] = MergeTree(run.count)
     parts: list[StoredPart] = []
+    losses = Losses()
     bytes_read = bytes_written = 0
     for position in range(run.first, run.first + run.count):
         check_stop()
         block = job.walk.block(position)
         index = job.geometry.region(block.start, block.stop)
+        lost: list[Losses] = []
         with job.buffers.lend() as buffer:
             values = job.source.read(block, buffer)
             bytes_read += values.nbytes
@@ -185,18 +196,16 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
             else:
                 statistics = job.tables.region(index)
                 transform: Transform = (backward if job.inverse else forward)(statistics, affine)
-                result = compute.transform(values, transform, job.geometry, block.start, job.dtype)
+                place = (job.geometry, block.start, job.dtype)
+                result = compute.transform(values, transform, *place, lost)
+            everything = Geometry(result.shape, (), (), result.shape)
+            summary = compute.measure(result, everything, (0,) * result.ndim)
+            if summary.nonfinite:
+                lost.append(overflows(values, result))
             del values
+        losses += _allowed(job, block, sum(lost, Losses()), int(summary.nonfinite))
         parts += job.sink.write(job.sink_array, block, result)
         bytes_written += result.nbytes
-        everything = Geometry(result.shape, (), (), result.shape)
-        summary = compute.measure(result, everything, (0,) * result.ndim)
-        if job.spec.nonfinite == "error" and summary.nonfinite:
-            raise DataPolicyError(
-                f"{job.source.name} holds NaN or infinite values: {int(summary.nonfinite)} in the "
-                f"block at {list(block.start)}.",
-                "--nonfinite omit lets them pass.",
-            )
         written.add(position - run.first, 0, summary)
     return RunResult(
         run,
@@ -204,7 +213,31 @@ def apply_run(job: ApplyJob, run: Run) -> RunResult:
         tuple(regions),
         written.root,
         tuple(parts),
+        losses,
     )
+
+
+def _allowed(job: ApplyJob, block: Block, losses: Losses, nonfinite: int) -> Losses:
+    """Return what was lost in a block, where the policies of the run allow it.
+
+    Raises
+    ------
+    DataPolicyError
+        When they do not.
+    """
+    if losses and not job.saturate:
+        raise DataPolicyError(
+            f"{job.source.name}: the block at {list(block.start)} has {losses.words(job.dtype)}.",
+            "A wider --dtype holds them; --overflow saturate writes the nearest values, and counts "
+            "them.",
+        )
+    if job.spec.nonfinite == "error" and nonfinite > losses.overflowed:
+        raise DataPolicyError(
+            f"{job.source.name} holds NaN or infinite values: {nonfinite} in the block at "
+            f"{list(block.start)}.",
+            "--nonfinite omit lets them pass.",
+        )
+    return losses
 
 
 def _by_own_statistics(

@@ -16,6 +16,7 @@ from math import prod
 import numpy as np
 
 from normcli.domain.geometry import Geometry
+from normcli.domain.losses import Losses
 from normcli.domain.transform import Transform
 from normcli.kernels import numpy_tiles
 from normcli.kernels.numba_affine import TILE, affine
@@ -50,12 +51,13 @@ def transform(
     geometry: Geometry,
     start: tuple[int, ...],
     dtype: np.dtype,
+    losses: list[Losses] | None = None,
 ) -> np.ndarray:
     """Return the transformed block; as `numpy_tiles.transform`, to the last bit or two."""
     dtype = np.dtype(dtype)
     # Data that are scaled are as rare as they are slow.
     if dtype.kind != "f" or dtype.itemsize < 4 or transform.exponent is not None:
-        return numpy_tiles.transform(values, transform, geometry, start, dtype)
+        return numpy_tiles.transform(values, transform, geometry, start, dtype, losses)
     block = Dense.of(values)
     out = block.empty_like(dtype)
     memory = Memory.of(block.flat)

@@ -12,7 +12,8 @@ import numpy as np
 
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
-from normcli.domain.integer_origins import added, difference
+from normcli.domain.integer_origins import added_with_losses, difference
+from normcli.domain.losses import Losses
 from normcli.domain.transform import Transform
 from normcli.kernels.numpy_sums import row_moments
 from normcli.kernels.pieces import Axis, Dense, Piece, cut, flat_table, region_shape, tiles
@@ -58,6 +59,7 @@ def transform(
     geometry: Geometry,
     start: tuple[int, ...],
     dtype: np.dtype,
+    losses: list[Losses] | None = None,
 ) -> np.ndarray:
     """Return ``((values - subtract) * factor) * multiply + add``, rounded once to `dtype`.
 
@@ -74,6 +76,8 @@ def transform(
         Lower corner of the block in the whole array.
     dtype : numpy.dtype
         Type of the result. Integers are rounded to nearest and clipped; NaN becomes 0.
+    losses : list of Losses, optional
+        Takes the counts of both.
 
     Returns
     -------
@@ -86,7 +90,9 @@ def transform(
     transform, wide = wide_tables(transform, values.dtype, out.flat.dtype, groups)
     tables = flat_tables(transform, geometry, values.shape, start)
     for piece in cut(block, geometry, start):
-        transform_piece(block.flat, piece, tables, transform.inverse, out.flat, wide)
+        lost = transform_piece(block.flat, piece, tables, transform.inverse, out.flat, wide)
+        if lost and losses is not None:
+            losses.append(lost)
     return out.values
 
 
@@ -115,8 +121,9 @@ def transform_piece(
     inverse: bool,
     out: np.ndarray,
     wide: WideTables | None = None,
-) -> None:
-    """Transform one piece of a block into the same place of another."""
+) -> Losses:
+    """Transform one piece of a block into the same place of another; return what was lost."""
+    losses = Losses()
     first, second = piece.along_groups, piece.along_scale
     if inverse:
         first, second = second, first
@@ -144,9 +151,12 @@ def transform_piece(
             if exponent is not None and inverse:
                 np.ldexp(work, exponent[box], out=work)
             if origin is not None and inverse:
-                target[box] = added(origin[box], work)
+                target[box], lost = added_with_losses(origin[box], work)
             else:
-                round_into(work, target[box])
+                lost = round_into(work, target[box])
+            if lost:
+                losses += lost
+    return losses
 
 
 def _measure_piece(

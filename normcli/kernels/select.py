@@ -17,7 +17,6 @@ import numpy as np
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.geometry import Geometry
 from normcli.domain.moments import Moments
-from normcli.domain.transform import Transform
 from normcli.errors import UsageError
 from normcli.kernels.normalizing import Recipe, not_in_one_walk
 
@@ -30,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 Measure = Callable[[np.ndarray, Geometry, tuple[int, ...]], ExactMoments]
 Finish = Callable[[ExactMoments], Moments]
-Apply = Callable[[np.ndarray, Transform, Geometry, tuple[int, ...], np.dtype], np.ndarray]
+Apply = Callable[..., np.ndarray]
 Normalize = Callable[[np.ndarray, Recipe, tuple[int, ...]], tuple[Moments, np.ndarray] | None]
 
 
@@ -48,8 +47,9 @@ class Kernels:
     finish : callable
         ``finish(exact) -> Moments``, correctly rounded.
     transform : callable
-        ``transform(values, transform, geometry, start, dtype) -> ndarray``, dense, in the memory
-        order of `values`.
+        ``transform(values, transform, geometry, start, dtype, losses=None) -> ndarray``, dense,
+        in the memory order of `values`; counts of what an integer type cannot hold are appended
+        to the list `losses`.
     normalize : callable
         ``normalize(values, recipe, start) -> (Moments, ndarray) or None``: a block of whole groups
         normalized by its own statistics in one walk, with the bits of the other three one after

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 import pytest
 
-from normcli.arrays import hdf5_filters
-from normcli.arrays.hdf5_filters import fletcher32
+from normcli.arrays import hdf5_builtin_filters
+from normcli.arrays.hdf5_builtin_filters import fletcher32
 from normcli.arrays.opening import make_sink, open_source
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.grid import Block, Grid
@@ -72,7 +72,7 @@ def agree(source, values):
 @pytest.fixture(params=["isal", "zlib"])
 def library(request, monkeypatch):
     if request.param == "zlib":
-        monkeypatch.setattr(hdf5_filters, "isal_zlib", None)
+        monkeypatch.setattr(hdf5_builtin_filters, "isal_zlib", None)
     else:
         pytest.importorskip("isal")
 

@@ -13,8 +13,9 @@ from normcli.bundles.statistics_file import (
     read_statistics,
     statistics_bundle,
     statistics_from_bundle,
+    write_statistics,
 )
-from normcli.errors import DataPolicyError, InputError
+from normcli.errors import DataPolicyError, InputError, NormcliError
 
 from .samples import spec_of, statistics_of
 
@@ -148,3 +149,27 @@ def test_a_file_without_statistics(tmp_path):
     write_bundle(str(tmp_path / "e.npz"), Bundle({}, empty.attrs))
     with pytest.raises(InputError, match="neither moments nor a mean"):
         read_statistics(str(tmp_path / "e.npz"))
+
+
+def test_flipped_bytes_of_an_npz_are_refused_or_change_nothing(tmp_path):
+    """Whatever a byte becomes, there is no other error than normcli's own, and no other number."""
+    path = tmp_path / "s.npz"
+    statistics = statistics_of(spec_of({"mode": "batch"}))
+    write_statistics(str(path), statistics)
+    data = path.read_bytes()
+    mutant = tmp_path / "mutant.npz"
+    random = np.random.default_rng(17)
+    outcomes = set()
+    for place in random.integers(0, len(data), 1000):
+        changed = bytearray(data)
+        changed[place] ^= 1 << int(random.integers(8))
+        mutant.write_bytes(changed)
+        try:
+            read = read_statistics(str(mutant))
+        except NormcliError as error:
+            outcomes.add(error.exit_code)
+        else:
+            np.testing.assert_array_equal(read.mean, statistics.mean)
+            np.testing.assert_array_equal(read.variance, statistics.variance)
+            outcomes.add(0)
+    assert {0, 3} <= outcomes <= {0, 3, 4, 7}

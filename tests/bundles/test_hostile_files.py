@@ -268,7 +268,7 @@ def test_safetensors_is_not_installed(tmp_path, monkeypatch):
     assert caught.value.hint == "needs: pip install 'normcli[safetensors]'"
     with pytest.raises(NormcliError) as caught:
         write_bundle(path, Bundle({"a": np.zeros(1)}), overwrite=True)
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 3
     assert caught.value.hint == "needs: pip install 'normcli[safetensors]'"
     # By the name that was asked for, and before the input is read.
     assert caught.value.message == f"Writing {path} needs the package safetensors."

@@ -26,20 +26,21 @@ AXES = {"mode", "layout", "aggregate", "scale-axes", "wolfram-levels", "groups",
 FIT = {"momentum", "moving-variance", "moving-start", "rate-factor", "update", "part"}
 APPLY = {
     "stats", "mean", "variance", "estimate", "training", "affine", "scale", "bias", "inverse",
-    "dtype", "stats-out", "no-stats-out", "hdf5-version",
+    "dtype", "stats-out", "no-stats-out", "hdf5-version", "force",
+    "overflow",
 }  # fmt: skip
 LEARN = {
     "stats", "mean", "variance", "estimate", "affine", "scale", "bias", "freeze", "scale-init",
     "bias-init", "seed", "l2", "l2-scale", "l2-bias", "scale-l2-factor", "bias-l2-factor",
     "l2-convention", "l1-scale", "l1-bias", "scale-bounds", "bias-bounds", "scale-constraint",
     "bias-constraint", "solver", "learning-rate", "momentum", "scale-rate-factor",
-    "bias-rate-factor", "epochs", "shuffle",
+    "bias-rate-factor", "epochs", "shuffle", "force",
 }  # fmt: skip
 RUN = {
     "output", "overwrite", "workers", "memory", "scheduler", "scheduler-file", "dry-run", "restart",
     "insecure",
 }  # fmt: skip
-SCREEN = {"json", "quiet", "verbose", "progress", "no-progress", "debug", "help"}
+SCREEN = {"json", "json-errors", "quiet", "verbose", "progress", "no-progress", "debug", "help"}
 
 
 def _options(command: str) -> dict[str, click.Option]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -153,3 +154,23 @@ def test_names_that_are_no_unicode(folder: Path):
     assert ended.code == 0
     assert r"\udcff.npy" in ended.text
     json.loads(run("inspect", os.fsdecode(b"\xff.npy"), "--json", cwd=folder).out)
+
+
+@pytest.mark.parametrize("holes", [1, 3])
+def test_a_member_that_is_damaged_does_not_hide_the_others(folder: Path, holes: int):
+    whole = (folder / "x.npy").read_bytes()
+    with zipfile.ZipFile("e.npz", "w") as archive:
+        archive.writestr("a.npy", whole)
+        for number in range(holes):
+            archive.writestr(f"hole{number}.npy", b"")
+        archive.writestr("z.npy", whole)
+    ended = call("inspect", "e.npz")
+    assert ended.code == 3
+    assert [line.split()[0] for line in ended.text.splitlines()[1:]] == ["a", "z"]
+    assert "normcli: error: e.npz/hole0 is empty" in ended.err
+    assert ("; 2 more." in ended.err) == (holes == 3)
+    found = json.loads(call("inspect", "e.npz", "--json").out)
+    assert [array["name"] for array in found["arrays"]] == ["a", "z"]
+    assert len(found["damaged"]) == holes
+    # An array that is named is read whatever the others are.
+    assert call("fit", "e.npz/z", "-o", "s.json").code == 0

@@ -170,6 +170,21 @@ def test_a_missing_package_is_named_with_its_extra(images, monkeypatch, suffix, 
     assert f"Hint: needs: pip install 'normcli[{package}]'" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("module", "extra", "arguments"),
+    [
+        ("safetensors.numpy", "safetensors", ("fit", "x.npy", "-o", "s.safetensors")),
+        ("ml_dtypes", "ml", ("apply", "x.npy", "-o", "y.h5", "--dtype", "bfloat16")),
+        ("distributed", "cluster", ("fit", "x.npy", "-o", "s.json", "--scheduler", "tcp://h:1")),
+    ],
+)
+def test_every_missing_package_has_one_code(images, monkeypatch, module, extra, arguments):
+    monkeypatch.setitem(sys.modules, module, None)
+    ended = call(*arguments, "--layout", "NCHW")
+    assert ended.code == 3, ended.err
+    assert f"Hint: needs: pip install 'normcli[{extra}]'" in ended.err
+
+
 def test_a_model_is_not_written_without_its_package(images, monkeypatch):
     assert call("fit", "x.npy", "-o", "s.json", "--layout", "NCHW").code == 0
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -222,7 +222,7 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(InputError, match="need the package datasketches") as caught:
         new_sketch(LEAST_K)
-    assert caught.value.hint == "pip install 'normcli[sketch]'"
+    assert caught.value.hint == "needs: pip install 'normcli[sketch]'"
     quantile_sketches.library.cache_clear()
     # What a sketch says is read without it.
     assert np.isfinite(quantiles(BIG)).all()

@@ -162,19 +162,3 @@ def test_clean_lists_and_removes(forks: Forks, inputs, tmp_path):
     again = forks.run("clean", "y.npy", cwd=tmp_path)
     assert (again.code, again.out) == (0, "")
     assert "nothing was left" in again.err
-
-
-def test_statistics_of_an_input_that_has_changed_are_warned_of(forks: Forks, inputs, tmp_path):
-    """They may be meant for it all the same, so that this is no error."""
-    np.save(tmp_path / "in.npy", np.load(inputs / "x.npy"))
-    np.save(tmp_path / "other.npy", np.load(inputs / "x.npy") + 1)
-    assert forks.run("fit", "in.npy", "-o", "s.json", cwd=tmp_path).code == 0
-    apply = ("apply", "in.npy", "-o", "y.npy", "--stats", "s.json", "--overwrite")
-    for name in ("in.npy", "other.npy"):
-        same = forks.run(*apply[:1], name, *apply[2:], cwd=tmp_path)
-        assert same.code == 0
-        assert "has changed" not in same.err
-    np.save(tmp_path / "in.npy", np.load(inputs / "x.npy") + 1)
-    changed = forks.run(*apply, cwd=tmp_path)
-    assert changed.code == 0
-    assert f"{tmp_path / 'in.npy'} has changed since the statistics were taken" in changed.err
