@@ -233,9 +233,9 @@ def completed(moments: Moments, sums: ExactMoments, method: str, dtype: np.dtype
 
 
 def beyond_exact(moments: Moments) -> np.ndarray:
-    """Return which groups hold magnitudes beyond 2**53."""
+    """Return which groups hold magnitudes beyond 2**53, or may: 2**53 + 1 is rounded to it."""
     return (moments.count > 0) & (
-        (moments.maximum > LARGEST_EXACT) | (moments.minimum < -LARGEST_EXACT)
+        (moments.maximum >= LARGEST_EXACT) | (moments.minimum <= -LARGEST_EXACT)
     )
 
 

@@ -286,7 +286,7 @@ def test_squares_beyond_float64_are_exact_or_refused(values, tmp_path):
         np.load(tmp_path / "y.npy"), np.sign([1, -1] * 8) * np.sign(values[0] - values[1])
     )
     with pytest.raises(DataPolicyError, match=r"leaves? float64"):
-        normcli.fit(tmp_path / "input.npy", layout="N", method="lp", p=2)
+        normcli.fit(tmp_path / "input.npy", layout="N", momentum=0.1, batch_size=8)
 
 
 def test_the_lists_are_not_stale():
