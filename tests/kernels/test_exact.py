@@ -191,6 +191,19 @@ def test_hard_sums(kernel, dtype, vector, beside):
             identical(got[lane], got[0])
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_rows_of_every_length(kernel, dtype):
+    # Fewer elements than lanes, all lanes full, and some elements more; one tile and the next.
+    for length in (*range(1, 101), *range(2046, 2051), 2111):
+        vector = near(dtype, (length,), seed=length)
+        # An extreme, and what is not finite, among the last ones.
+        vector[-1 - length % 7 % length] = -1e4
+        vector[length // 2] = np.nan if length % 3 == 0 else vector[length // 2]
+        whole = geometry(vector.shape, ())
+        want = exact_moments(vector, whole, (0,))
+        identical(measure(kernel, vector, whole, (0,)), want)
+
+
 @pytest.mark.parametrize("dtype", ["i8", "u8"])
 @pytest.mark.parametrize("spread", [1, 2, 1000, 2**40])
 @pytest.mark.parametrize("beside", [False, True])
