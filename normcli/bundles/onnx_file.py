@@ -176,6 +176,8 @@ def _external(tensor: Any, path: str, where: str, nbytes: int) -> bytes:
             raise SafetyError(f"{where} lies behind the symbolic link {str(place)!r}.")
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{where} lies in {location!r}, which is not a regular file.")
+    if os.path.samestat(status, os.stat(path)):
+        raise SafetyError(f"{where} lies in the model itself, whose bytes would be its numbers.")
     start = int(about.get("offset") or 0)
     length = int(about.get("length") or nbytes)
     if start < 0 or length != nbytes or start + length > status.st_size:

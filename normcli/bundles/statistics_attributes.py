@@ -177,10 +177,13 @@ def require_schema(attrs: Mapping[str, Any], path: str) -> None:
     schema, version = attrs.get("schema"), attrs.get("schema_version")
     if schema != SCHEMA:
         held = f"its schema is {schema!r}" if schema else "it has no schema"
-        hint = f"It holds the attributes {listed(attrs)}." if attrs else None
+        hint = "normcli fit writes statistics; plain arrays go to --mean and --variance."
+        if attrs:
+            what = listed(attrs)
+            hint = f"It holds the attributes {what}; normcli convert reads what other tools write."
         raise InputError(
             f"{path} holds no normcli statistics ({held}).",
-            hint or "normcli fit writes statistics; plain arrays go to --mean and --variance.",
+            hint,
         )
     if type(version) is not int or version < 1:
         raise InputError(f"{path} has the schema version {version!r}, which is none.")

@@ -287,6 +287,7 @@ class TestOnnx:
             ({"location": "none"}, InputError, "does not exist"),
             ({"location": "."}, SafetyError, "own folder only"),
             ({"location": "inner"}, InputError, "regular file"),
+            ({"location": "m.onnx", "length": 8}, SafetyError, "the model itself"),
             ({"location": "data", "offset": 8}, InputError, "needs 8 bytes from byte 8"),
             ({"location": "data", "offset": -8}, InputError, "needs 8 bytes"),
             ({"location": "data", "length": 4}, InputError, "names 4"),

@@ -261,7 +261,7 @@ CASES: dict[str, Case] = {
     "onnx ..": given(onnx_outside(location="../data"), 4, "own folder only"),
     "onnx absolute": given(onnx_outside(location="absolute"), 4, "own folder only"),
     "onnx link": given(onnx_outside(location="link"), 4, "symbolic link"),
-    "onnx itself": given(onnx_outside(location="p.onnx", length=8, offset=2**40), 3, "p.onnx"),
+    "onnx itself": given(onnx_outside(location="p.onnx", length=8), 4, "the model itself"),
     "onnx huge": given(onnx_outside(location="own", length=2**50), 3, "p.onnx"),
     # sizes
     "torch promise": given(torch_file(torch_promise), 3, "promises"),
