@@ -36,7 +36,8 @@ class Fault:
     code : int
         The exit code.
     file : str or None
-        The file that the operating system named, or the one of several inputs.
+        The file that the operating system named, the one of several inputs, or the one of the
+        command line that the message begins with.
     kept : tuple of int, optional
         Blocks that are kept for the same command, and all of them.
     """
@@ -71,7 +72,8 @@ def fault_of(error: BaseException) -> Fault:
     """Return what is told of an exception."""
     kind = type(error).__name__
     if isinstance(error, NormcliError):
-        return Fault(kind, error.message, error.hint, error.exit_code)
+        file = _file_of(error.message)
+        return Fault(kind, error.message, error.hint, error.exit_code, file)
     if isinstance(error, OSError):
         return Fault(
             OutputError.__name__,
@@ -100,6 +102,14 @@ def fault_of(error: BaseException) -> Fault:
         "This is a bug; please report it, with what --debug prints.",
         1,
     )
+
+
+def _file_of(message: str) -> str | None:
+    """Return the word of the command line that a message begins with, where it is a path."""
+    words = [w.partition("=")[2] if w.startswith("--") else w for w in sys.argv[1:]]
+    paths = [p for w in words if "." in w or os.sep in w for p in (w, os.path.normpath(w))]
+    found = [p for p in paths if message.startswith((f"{p}:", f"{p} "))]
+    return max(found, key=len, default=None)
 
 
 def refusal(error: click.ClickException) -> Fault:

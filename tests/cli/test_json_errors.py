@@ -81,6 +81,16 @@ def test_before_the_command_and_by_variables(folder):
     assert call("fit", "-o", "s.json", "--", "--json-errors").err.startswith("normcli: error: ")
 
 
+def test_the_file_that_an_error_begins_with(files):
+    for arguments, file in (
+        (["fit", "missing.npy", "-o", "s.json"], "missing.npy"),
+        (["fit", "./missing.npy", "-o", "s.json"], "missing.npy"),
+        (["apply", "x.npy", "-o", "y.npy", "--stats=no.json"], "no.json"),
+        (["apply", "x.npy", "-o", "y.npy", "--ddof", "7"], None),
+    ):
+        assert the_error(call(*arguments, "--json-errors"))["file"] == file
+
+
 def test_warnings(folder):
     np.save("flat.npy", np.ones((4, 2)))
     ended = call("apply", "flat.npy", "-o", "y.npy", "--json-errors")
