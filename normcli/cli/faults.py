@@ -21,6 +21,8 @@ _VARIABLE = "NORMCLI_JSON_ERRORS"
 
 # What Python says, with nothing but its text to know it by.
 _NO_THREAD = "can't start new thread"
+# NumPy's indexing ends so where there is no memory even for what it is about to say.
+_NO_ERROR = "without exception set"
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,11 @@ def fault_of(error: BaseException) -> Fault:
             OutputError.exit_code,
             None if error.filename is None else str(error.filename),
         )
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, SystemError) and _NO_ERROR in str(error)
+    ):
         return Fault(
-            kind,
+            MemoryError.__name__,
             "memory ran out.",
             "Give less with --memory, or fewer workers with -j.",
             OutputError.exit_code,

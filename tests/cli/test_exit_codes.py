@@ -80,9 +80,14 @@ def test_a_bug_is_called_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
     assert_told(ended, 1, "RuntimeError: the \\x1b[31mimpossible", "report")
 
 
-def test_memory_that_runs_out_is_a_failed_output(folder: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    "error", [MemoryError(), SystemError("error return without exception set")], ids=repr
+)
+def test_memory_that_runs_out_is_a_failed_output(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
     def greedy(*_: object) -> None:
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr("normcli.api.fitting.fit_arrays", greedy)
     monkeypatch.setattr("normcli.cli.running.os.dup2", lambda *_: None)

@@ -154,7 +154,7 @@ def test_names_of_axes_are_not_lost_to_a_failing_read(forks: Forks, tmp_path, pe
     expected = forks.run(*command, cwd=tmp_path)
     assert "layout NHWC" in expected.err
     faults = {"persist": 1} if persist else {}
-    for number in range(4, 40, 5 if persist else steps(4)):
+    for number in range(4, 40, 5 if persist else steps(5)):
         ended = forks.run(
             *(*command, "--overwrite"),
             cwd=tmp_path,
