@@ -23,6 +23,7 @@ import warnings
 from typing import Any
 
 from normcli.errors import InputError, NormcliError, SafetyError
+from normcli.process_limits import address_space, limit
 
 CPU_SECONDS = 20
 WALL_SECONDS = 300
@@ -302,25 +303,3 @@ def wants_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def limit(kind: int, value: int) -> None:
-    """Lower (or raise again) a soft limit of this process, within its hard one."""
-    import resource
-
-    hard = resource.getrlimit(kind)[1]
-    if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)
-    resource.setrlimit(kind, (value, hard))
-
-
-def address_space() -> int:
-    """Return the bytes of address space that this process takes.
-
-    Raises
-    ------
-    OSError
-        On systems that do not tell.
-    """
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from normcli import isolation
+from normcli import isolation, process_limits
 from normcli.arrays.access import ArraySource
 from normcli.arrays.opening import open_stored
 from normcli.arrays.rules import InputRules
@@ -107,7 +107,7 @@ def _limit_block(taken: int, nbytes: int) -> None:
 
 def _address_space() -> int:
     try:
-        return isolation.address_space()
+        return process_limits.address_space()
     except OSError:
         return 0  # a system that cannot limit it either
 
@@ -115,4 +115,4 @@ def _address_space() -> int:
 def _limit(kind: str, value: int) -> None:
     import resource
 
-    isolation.limit(getattr(resource, kind), value)
+    process_limits.limit(getattr(resource, kind), value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 from pathlib import Path
@@ -12,9 +11,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-resource: Any = None
-with contextlib.suppress(ImportError):  # not on every system
-    import resource
+from normcli.process_limits import address_space_is_limited
 
 _forked = False
 
@@ -39,7 +36,12 @@ def zarrs_reader(array: zarr.Array, path: Path) -> zarr.AsyncArray[Any] | None:
         None where zarrs is missing, does not know a codec, or would give another byte order or
         memory layout than zarr-python does.
     """
-    if _forked or _limited() or array.order != "C" or not np.dtype(array.dtype).isnative:
+    if (
+        _forked
+        or address_space_is_limited()
+        or array.order != "C"
+        or not np.dtype(array.dtype).isnative
+    ):
         return None
     try:
         from zarrs import ZarrsCodecPipeline
@@ -56,13 +58,6 @@ def zarrs_reader(array: zarr.Array, path: Path) -> zarr.AsyncArray[Any] | None:
     # The one place where an open array keeps its pipeline; the class is frozen.
     object.__setattr__(reader, "codec_pipeline", pipeline)
     return reader
-
-
-def _limited() -> bool:
-    """Whether the address space has a limit: without room for its threads zarrs waits for ever."""
-    if resource is None:
-        return False
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def _remember_fork() -> None:

@@ -93,19 +93,52 @@ def _leave_time_for_a_clean_end() -> None:
 
 def _leave_at_once(number: int) -> NoReturn:
     """End the process while blocks are in flight, with a line that tells so."""
-    name = signal.Signals(number).name
-    fault = Fault(
-        Stopped.__name__,
-        f"stopped by {name}, without waiting for what was in flight.",
-        "The same command continues from what was written down, or starts again.",
-        128 + number,
-    )
-    text = fault.as_json() if wants_json() else "\n".join(fault_lines(fault))
-    with suppress(OSError, ValueError):
+    try:
+        name = signal.Signals(number).name
+        fault = Fault(
+            Stopped.__name__,
+            f"stopped by {name}, without waiting for what was in flight.",
+            "The same command continues from what was written down, or starts again.",
+            128 + number,
+        )
+        text = fault.as_json() if wants_json() else "\n".join(fault_lines(fault))
         # A terminal that was paused, or a pipe that is full, must not keep the process.
         if select.select((), (2,), (), 0)[1]:
             os.write(2, f"{text}\n".encode())
-    os._exit(128 + number)
+    finally:
+        # Whatever failed, also for want of memory.
+        os._exit(128 + number)
+
+
+class _Watchdog:
+    """Ends the process when a clean end takes too long.
+
+    A thread does where the main one waits for storage, which no handler of signals interrupts. An
+    alarm does where no thread begins: for want of memory it cannot be started, or dies before its
+    first instruction, and `start` waits for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+        self._before: Any = None
+
+    def wake(self, number: int) -> None:
+        """Give the process the time of a clean end, from now on."""
+        if hasattr(signal, "setitimer"):  # not on Windows
+            self._before = signal.signal(signal.SIGALRM, lambda *_: _leave_at_once(number))
+            signal.setitimer(signal.ITIMER_REAL, CLEAN_SECONDS)
+        self._timer = threading.Timer(CLEAN_SECONDS, _leave_at_once, (number,))
+        self._timer.daemon = True
+        with suppress(RuntimeError, MemoryError):
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._before is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 @contextmanager
@@ -116,16 +149,15 @@ def _signals(screen: Screen) -> Iterator[None]:
     and so does a clean end that takes too long: what is written down is enough to continue.
     SIGUSR1 asks where the run is.
     """
-    watchdog: list[threading.Timer] = []
+    watchdog = _Watchdog()
+    asked: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if STOPPING.is_set():
+        if asked:
             _leave_at_once(number)
+        asked.append(number)
         STOPPING.set()
-        timer = threading.Timer(CLEAN_SECONDS, _leave_at_once, (number,))
-        timer.daemon = True
-        timer.start()
-        watchdog.append(timer)
+        watchdog.wake(number)
         raise Stopped(number)
 
     def tell(number: int, frame: FrameType | None) -> None:
@@ -143,9 +175,8 @@ def _signals(screen: Screen) -> Iterator[None]:
     try:
         yield
     finally:
-        for timer in watchdog:
-            timer.cancel()
+        watchdog.stop()
         # Once a run is stopping, another signal ends it at once, down to its last instruction.
-        if not STOPPING.is_set():
+        if not asked:
             for number, handler in before.items():
                 signal.signal(number, handler)

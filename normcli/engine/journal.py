@@ -18,6 +18,7 @@ from normcli.arrays.access import StoredPart
 from normcli.domain.grid import Grid
 from normcli.engine.done import Done, done_from_json, done_to_json
 from normcli.engine.journal_file import JournalFile, Line, read_journal
+from normcli.engine.resources import require_room_for_threads
 from normcli.planning.plan import Pass, Plan
 
 FORMAT = 1
@@ -167,6 +168,7 @@ class Journal:
                 self._file.append([head])
         except OSError as error:
             raise self._failed(error) from error
+        require_room_for_threads(1)
         thread = threading.Thread(target=self._work, name="normcli-journal", daemon=True)
         thread.start()
         self._thread = thread  # only now: what could not be started cannot be joined

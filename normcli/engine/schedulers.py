@@ -11,12 +11,16 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from normcli.engine.resources import require_room_for_threads
 from normcli.engine.stopping import obey
 from normcli.engine.tasks import RunResult
 from normcli.engine.walk import Run
 from normcli.errors import OutputError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 WAVE = 512
 
@@ -81,6 +85,8 @@ class ThreadScheduler:
 
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers or available_cpus()
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._stop = threading.Event()
 
     @property
     def workers(self) -> int:
@@ -91,34 +97,46 @@ class ThreadScheduler:
         self, task: Task, job: Any, runs: Iterable[Run], workers: int, consume: Consumer
     ) -> None:
         """Run the tasks on `workers` threads; the first error stops everything."""
-        from concurrent.futures import ThreadPoolExecutor
-
         from dask.callbacks import Callback
         from dask.threaded import get
 
-        stop = threading.Event()
-        with ThreadPoolExecutor(workers, initializer=obey, initargs=(stop,)) as pool:
-            for wave in _waves(runs, WAVE):
-                count = max(1, min(RUNS_A_TASK, len(wave) // (TASKS_A_WORKER * workers)))
-                work = _InOrder(task, job, wave, count)
-                first = wave[0].number
-                tickets = range(-(-len(wave) // count))
-                graph = {f"run-{first}-{ticket}": (work, ticket) for ticket in tickets}
+        pool = self._threads(workers)
+        for wave in _waves(runs, WAVE):
+            count = max(1, min(RUNS_A_TASK, len(wave) // (TASKS_A_WORKER * workers)))
+            work = _InOrder(task, job, wave, count)
+            first = wave[0].number
+            tickets = range(-(-len(wave) // count))
+            graph = {f"run-{first}-{ticket}": (work, ticket) for ticket in tickets}
 
-                def posttask(key: Any, results: Any, dsk: Any, state: Any, worker: Any) -> None:
-                    for result in results:
-                        consume(result)
-                    # dask keeps what a task returned until the whole wave is done.
-                    results.clear()
+            def posttask(key: Any, results: Any, dsk: Any, state: Any, worker: Any) -> None:
+                for result in results:
+                    consume(result)
+                # dask keeps what a task returned until the whole wave is done.
+                results.clear()
 
-                try:
-                    with Callback(posttask=posttask):
-                        get(graph, list(graph), pool=pool)
-                except BaseException:
-                    # Other tasks end at their next block; the pool waits for them.
-                    stop.set()
-                    pool.shutdown(wait=True, cancel_futures=True)
-                    raise
+            try:
+                with Callback(posttask=posttask):
+                    get(graph, list(graph), pool=pool)
+            except BaseException:
+                self._abandon()
+                raise
+
+    def _threads(self, workers: int) -> ThreadPoolExecutor:
+        """Return the pool of all passes: its threads begin once, while there is room for them."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        if self._pool is None or self._pool[0] != workers:
+            self.close()
+            require_room_for_threads(workers)
+            self._stop = threading.Event()
+            pool = ThreadPoolExecutor(workers, initializer=obey, initargs=(self._stop,))
+            self._pool = workers, pool
+        return self._pool[1]
+
+    def _abandon(self) -> None:
+        """Let the other tasks end at their next block, and wait for them."""
+        self._stop.set()
+        self.close()
 
     def accept(self, inputs: Sequence[str], output: str | None, *parts: Any) -> None:
         """Threads can use everything."""
@@ -134,7 +152,10 @@ class ThreadScheduler:
         return True
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Let the threads end, after the tasks that run."""
+        if self._pool is not None:
+            self._pool[1].shutdown(wait=True, cancel_futures=True)
+            self._pool = None
 
 
 def available_cpus() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,36 @@ def test_cpus_of_slurm(monkeypatch):
     assert available_cpus() == own
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "many")
     assert available_cpus() == own
+
+
+LIMITED = """
+import resource, sys
+from normcli.engine.resources import default_memory, require_room_for_threads
+from normcli.process_limits import address_space
+
+default_memory()
+left = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (address_space() + left, resource.RLIM_INFINITY))
+print(default_memory())
+require_room_for_threads(4)
+"""
+
+
+def under_a_limit_of(left):
+    """Return what a process with so many bytes of address space left tells."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(left)], capture_output=True, text=True, timeout=60
+    )
+    return int(done.stdout), done.stderr
+
+
+def test_the_default_fits_the_address_space():
+    budget, told = under_a_limit_of(400 * MIB)
+    assert 190 * MIB < budget <= 200 * MIB
+    assert told == ""
+
+
+def test_threads_are_not_begun_without_room_for_them():
+    """Four stacks of 8 MiB, and 32 MiB."""
+    assert "OutputError: The limit of address space leaves 6" in under_a_limit_of(63 * MIB)[1]
+    assert under_a_limit_of(66 * MIB)[1] == ""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,43 @@ def test_a_hard_limit_of_time_leaves_time_to_end():
     done = subprocess.run([sys.executable, "-c", BURNING], capture_output=True, timeout=120)
     assert done.returncode == 152, done.stderr
     assert b"stopped by SIGXCPU" in done.stderr
+
+
+WAITING = """
+import resource, signal, sys, threading
+from normcli.cli.running import run_command
+from normcli.cli.screen import Screen
+from normcli.process_limits import address_space
+
+def wait():
+    limits = address_space(), resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    try:
+        try:
+            threading.Thread(target=print).start()
+        except RuntimeError as error:
+            print(error, flush=True)
+        threading.Event().wait()
+    finally:
+        threading.Event().wait()
+
+run_command(Screen(), False, wait)
+"""
+
+
+def test_a_signal_ends_what_has_no_memory_for_threads(figures):
+    """Not even the one that would watch over a clean end, while another never begins."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"can't start new thread\n"
+    begin = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=20)[1].decode()
+    figures.most("R8", hanging_storage_signal_to_end_s=time.monotonic() - begin)
+    assert process.returncode == 143, told
+    assert "stopped by SIGTERM, without waiting for what was in flight" in told
 
 
 @pytest.mark.slow

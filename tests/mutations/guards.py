@@ -920,6 +920,19 @@ GUARDS = (
         (f"{NAMES}::test_secrets_of_addresses",),
     ),
     Guard(
+        "a stop that no thread watches never ends",
+        "cli/running.py",
+        "signal.setitimer(signal.ITIMER_REAL, CLEAN_SECONDS)",
+        "pass",
+        ("faults/test_limits.py::test_a_signal_ends_what_has_no_memory_for_threads",),
+    ),
+    _condition(
+        "threads begin without room for them",
+        "engine/resources.py",
+        "space is not None and space < need",
+        "engine/test_resources.py::test_threads_are_not_begun_without_room_for_them",
+    ),
+    Guard(
         "tracebacks show secrets",
         "cli/running.py",
         'redacted("".join(traceback.format_exception(error)))',
