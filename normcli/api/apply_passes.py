@@ -13,11 +13,9 @@ import numpy as np
 
 from normcli.api.apply_setup import ApplySetup
 from normcli.api.continuing import RunPlace
+from normcli.api.lost_results import refuse_damped, refuse_vanishing
 from normcli.api.parameters import Known, stored_arrays
-from normcli.api.preparing import (
-    provenance,
-    require_unchanged,
-)
+from normcli.api.preparing import provenance, require_unchanged
 from normcli.api.sidecars import StoredSidecar
 from normcli.api.warnings import warn_of, warn_of_losses
 from normcli.arrays.access import ArraySource, StoredPart
@@ -125,7 +123,7 @@ class ApplyPasses:
             self._measure(held)
             require_usable(held.moments, setup.spec, setup.described.dtype, setup.source.name)
             statistics = self._statistics(held.moments)
-            setup.refuse_damped(statistics)
+            refuse_damped(setup.spec, setup.options, statistics)
             written = self._apply(self._known_tables(Known(statistics)), None)
         counts = tally(held.moments, setup.spec, setup.described.dtype)
         warn_of(counts, setup.spec, setup.observer)
@@ -178,7 +176,17 @@ class ApplyPasses:
             return StoredTables(known.stored, setup.spec, statistics.source.dtype)
         estimate, dtype = setup.options.estimate, setup.described.dtype
         require_told_apart(statistics, setup.spec, estimate, dtype, setup.source.name)
-        return HeldTables(fitted_normalizer(statistics, setup.spec, estimate))
+        whole = fitted_normalizer(statistics, setup.spec, estimate)
+        refuse_vanishing(
+            setup.spec,
+            setup.options,
+            statistics,
+            whole,
+            setup.applied,
+            setup.dtype,
+            setup.observer,
+        )
+        return HeldTables(whole)
 
     def _measure(self, collector: Collector) -> None:
         setup = self.setup

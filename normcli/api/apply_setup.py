@@ -9,6 +9,7 @@ import numpy as np
 
 from normcli.api.continuing import digest
 from normcli.api.drift import refuse_changed
+from normcli.api.lost_results import refuse_damped
 from normcli.api.options import ApplyOptions, RunOptions
 from normcli.api.parameters import (
     Known,
@@ -38,13 +39,10 @@ from normcli.arrays.paths import parse_path
 from normcli.arrays.replacing import refuse_other_than_manifest
 from normcli.bundles.statistics_attributes import statistics_attrs
 from normcli.domain.affine import Affine
-from normcli.domain.constancy import constant_groups
 from normcli.domain.dtypes import is_float, output_dtype, parse_dtype
 from normcli.domain.geometry import bind, bind_example, is_example
-from normcli.domain.statistics import Statistics
 from normcli.engine.events import Observer
-from normcli.engine.report import damped_groups
-from normcli.errors import DataPolicyError, UsageError
+from normcli.errors import UsageError
 from normcli.planning.memory import method_cost
 from normcli.planning.plan import Plan
 from normcli.planning.planner import GROUPS_IN_MEMORY, Resources, plan_apply
@@ -175,7 +173,7 @@ class ApplySetup:
             method = self.spec.method
             check_sidecar(self.sidecar, run.overwrite, groups, self.by_block, method=method)
         if known is not None and known.stored is None:
-            self.refuse_damped(known.statistics)
+            refuse_damped(self.spec, self.options, known.statistics)
 
     def _check_training(self) -> None:
         options = self.options
@@ -221,25 +219,6 @@ class ApplySetup:
             return None
         container = parse_path(self.output, "output").container
         return default_sidecar(str(container), groups, self.spec.method)
-
-    def refuse_damped(self, statistics: Statistics) -> None:
-        """Refuse an epsilon that nobody asked for, where it would flatten a dataset."""
-        spec = self.spec
-        if spec.epsilon_given or not spec.per_dataset or self.options.inverse:
-            return
-        variance = statistics.estimate(self.options.estimate)[1]
-        flat = np.zeros(variance.shape, bool)
-        if statistics.moments is not None:
-            flat = constant_groups(statistics.moments, statistics.source.dtype)
-        damped = damped_groups(spec, variance, flat)
-        if damped.any():
-            smallest = float(variance[damped].min())
-            raise DataPolicyError(
-                f"The default epsilon {spec.epsilon:g} exceeds 1 % of the variance of "
-                f"{int(damped.sum())} of {damped.size} groups (the smallest is {smallest:.3g}); "
-                "it would flatten them.",
-                "--epsilon 0 is exact; --epsilon E takes the responsibility for E.",
-            )
 
     def plan(self, given: Resources, kernel: str, may_keep: bool) -> Plan:
         """Return what will be read and written, in which blocks."""

@@ -103,6 +103,11 @@ def bfloat16() -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16)
 
 
+def smallest_normal(dtype: np.dtype) -> float:
+    """Return the smallest number of a floating-point type that has its full precision."""
+    return 2.0**-126 if is_bfloat16(dtype) else float(np.finfo(dtype).smallest_normal)
+
+
 def spacing(dtype: np.dtype, magnitude: np.ndarray) -> np.ndarray:
     """Return one unit in the last place of `dtype` at each `magnitude`, in float64.
 

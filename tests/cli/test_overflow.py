@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,3 +225,65 @@ def test_from_python(folder):
         "z.npy", "y.npy", stats=stats, inverse=True, dtype="uint8", overflow="saturate"
     )
     assert report.losses.as_dict() == lost
+
+
+SMALL = np.array([1.0, 1e-9, 1e-5, 1e-3])
+
+
+@pytest.fixture
+def small(folder):
+    """Return data with a group that float16 resolves not at all, one just not, and two others."""
+    values = np.random.default_rng(4).uniform(-1, 1, (500, 4)) * SMALL
+    np.save("x.npy", values)
+    call("fit", "x.npy", "-o", "s.json", "--layout", "NC", "--epsilon", "0")
+    call("apply", "x.npy", "-o", "z.npy", "--stats", "s.json")
+    return values
+
+
+@pytest.mark.parametrize(
+    ("dtype", "names"), [("float16", "2 of 4 groups (C=1; C=2)"), ("int16", "3 of 4 groups (C=1;")]
+)
+def test_results_that_vanish_are_refused_before_anything_is_written(small, dtype, names):
+    command = ("apply", "z.npy", "-o", "y.npy", "--stats", "s.json", "--inverse", "--dtype", dtype)
+    ended = run(*command)
+    assert ended.code == 7
+    assert f"{dtype} resolves no result of {names}" in ended.err
+    assert not Path("y.npy").exists()
+    ended = run(*command, "--overflow", "saturate")
+    assert ended.code == 0
+    assert f"warning: {dtype} resolves no result of {names}" in ended.err
+    assert np.array_equal(
+        np.load("y.npy"), np.rint(small) if dtype == "int16" else small.astype(dtype)
+    )
+
+
+def test_what_the_type_resolves_passes(small):
+    command = ("apply", "z.npy", "-o", "y.npy", "--stats", "s.json", "--inverse")
+    for dtype in ("float32", "float64"):
+        assert run(*command, "--dtype", dtype, "--overwrite").code == 0
+    # As small in the input already, and no smaller in the output.
+    np.save("h.npy", small[:, 1:3].astype(np.float16))
+    assert (
+        run("apply", "h.npy", "-o", "c.npy", "--layout", "NC", "--method", "center").code == 0
+    )
+
+
+@pytest.mark.parametrize(("bias", "code"), [(0.0, 7), (1.0, 0)])
+def test_a_scale_that_lets_results_vanish(small, bias, code):
+    np.save("scale.npy", np.full(4, 1e-6))
+    np.save("bias.npy", np.full(4, bias))
+    ended = run(
+        *("apply", "x.npy", "-o", "y.npy", "--layout", "NC", "--epsilon", "0"),
+        *("--dtype", "float16", "--scale", "scale.npy", "--bias", "bias.npy"),
+    )
+    assert ended.code == code, ended.err
+    assert ("4 of 4 groups" in ended.err) == (code == 7)
+
+
+def test_an_epsilon_that_was_asked_for_flattens(small):
+    """One dead channel among others does not end a run."""
+    ended = run(
+        *("apply", "x.npy", "-o", "y.npy", "--layout", "NC", "--epsilon", "1e-5"),
+        *("--dtype", "float16"),
+    )
+    assert ended.code == 0, ended.err
