@@ -263,9 +263,7 @@ def test_what_the_type_resolves_passes(small):
         assert run(*command, "--dtype", dtype, "--overwrite").code == 0
     # As small in the input already, and no smaller in the output.
     np.save("h.npy", small[:, 1:3].astype(np.float16))
-    assert (
-        run("apply", "h.npy", "-o", "c.npy", "--layout", "NC", "--method", "center").code == 0
-    )
+    assert run("apply", "h.npy", "-o", "c.npy", "--layout", "NC", "--method", "center").code == 0
 
 
 @pytest.mark.parametrize(("bias", "code"), [(0.0, 7), (1.0, 0)])
