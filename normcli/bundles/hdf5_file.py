@@ -69,7 +69,7 @@ def read_open(file: Any, path: str, allowance: Allowance, choose: Choose = every
     attrs = {}
     if ATTRIBUTES in file.attrs:
         attrs = attributes_from_text(file.attrs[ATTRIBUTES], path)
-    found = dict(_objects(file, "", set()))
+    found = dict(objects(file))
     arrays = {name: _load(found[name], name, path, allowance) for name in choose(tuple(found))}
     return Bundle(arrays, attrs)
 
@@ -100,10 +100,16 @@ def write(path: str, bundle: Bundle) -> None:
     Path(path).write_bytes(image.getbuffer())
 
 
-def _objects(group: Any, prefix: str, seen: set[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield datasets, and links in place of what they lead to, by name."""
+def objects(
+    group: Any, prefix: str = "", seen: set[Any] | None = None
+) -> Iterator[tuple[str, Any]]:
+    """Yield datasets, and links in place of what they lead to, by name.
+
+    Each is opened from its own group: by its whole name, HDF5 would begin at the root each time.
+    """
     import h5py
 
+    seen = set() if seen is None else seen
     for name in group:
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
@@ -117,7 +123,7 @@ def _objects(group: Any, prefix: str, seen: set[Any]) -> Iterator[tuple[str, Any
             address = h5py.h5o.get_info(item.id).addr
             if address not in seen:
                 seen.add(address)
-                yield from _objects(item, f"{prefix}{name}/", seen)
+                yield from objects(item, f"{prefix}{name}/", seen)
 
 
 def _load(item: Any, name: str, path: str, allowance: Allowance) -> np.ndarray:

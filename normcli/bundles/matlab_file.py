@@ -212,15 +212,13 @@ def _numeric_7_3(path: str) -> set[str]:
     """Return the datasets that are numbers to MATLAB: text is stored as integers too."""
     import h5py
 
-    found: set[str] = set()
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith("#"):
+    found = set()
+    with hdf5_file.opened(path) as file:
+        for name, item in hdf5_file.objects(file):
+            if name.startswith("#") or not isinstance(item, h5py.Dataset):
+                continue
             kind = item.attrs.get("MATLAB_class", b"")
             word = kind.decode("ascii", "replace") if isinstance(kind, bytes) else str(kind)
             if word in _CLASSES_7_3 and "MATLAB_empty" not in item.attrs:
                 found.add(name)
-
-    with hdf5_file.opened(path) as file:
-        file.visititems(visit)
     return found
