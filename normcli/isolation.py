@@ -208,7 +208,7 @@ def _may_fork() -> bool:
 def _holds_openmp() -> bool:
     """Whether OpenMP is in this process: a forked child waits for its threads for ever.
 
-    Packages such as bitshuffle and torch bring it. BLAS keeps threads too, but a child makes new ones.
+    bitshuffle and torch bring it. BLAS keeps threads too, but a child makes new ones.
     """
     try:
         with open("/proc/self/maps", "rb") as file:
