@@ -8,12 +8,13 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.compiling import share
 from tests.examples import CUT
 from tests.figures import figures, pytest_terminal_summary
 
@@ -64,6 +65,17 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the processes of one run share what they compile."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            folder = tmp_path_factory.getbasetemp().parent / "compiling"
+            folder.mkdir(exist_ok=True)
+            share(folder, monkeypatch)
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)
