@@ -6,18 +6,24 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import re
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.compiling import share
 from tests.examples import CUT
 from tests.figures import figures, pytest_terminal_summary
 
 __all__ = ["figures", "pytest_terminal_summary"]
+
+FOLDERS = itertools.count()
 
 settings.register_profile("fixed", derandomize=True)
 settings.register_profile("few", derandomize=True, max_examples=20)
@@ -64,6 +70,27 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for one test, as pytest does, but for its number.
+
+    pytest looks through all folders for the next number: 5 s of CPU in thousands of tests.
+    """
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    return tmp_path_factory.mktemp(f"{name}-{next(FOLDERS)}", numbered=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the processes of one run share what they compile."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            folder = tmp_path_factory.getbasetemp().parent / "compiling"
+            folder.mkdir(exist_ok=True)
+            share(folder, monkeypatch)
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -190,7 +190,7 @@ def _each(tables: Tables, change: Callable[[np.ndarray], np.ndarray]) -> Tables:
 
 
 def _run(memory: Memory, out: np.ndarray, rows: _Rows) -> None:
-    subtract, factor, multiply, add, *less = (table.reshape(-1) for table in rows.tables)
+    subtract, factor, multiply, add, *less = map(_read_only, rows.tables)
     firsts, seconds = _steps(rows.tables[0].shape), _steps(rows.tables[2].shape)
     scratch = memory.scratch(TILE)
     before = max(0, len(rows.extents) - 5)
@@ -207,6 +207,17 @@ def _run(memory: Memory, out: np.ndarray, rows: _Rows) -> None:
             subtract, factor, multiply, add, origin, shape, pad + rows.strides[before:],
             pad + firsts[before:], pad + seconds[before:],
         )  # fmt: skip
+
+
+def _read_only(table: np.ndarray) -> np.ndarray:
+    """Return a flat view of a table. Some are of memory that is shared among rows.
+
+    numba takes what may be written to for another type: tables of a batch and tables of instances
+    would be compiled for once each, in 1 s.
+    """
+    view = table.reshape(-1).view()
+    view.flags.writeable = False
+    return view
 
 
 def _steps(shape: tuple[int, ...]) -> tuple[int, ...]:

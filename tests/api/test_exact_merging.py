@@ -299,7 +299,7 @@ def test_inspect_lists_no_limbs(tmp_path, suffix):
 
 
 def test_parts_are_held_one_at_a_time(tmp_path):
-    groups, of = 40_000, 12
+    groups, of = 15_000, 12
     np.save(tmp_path / "x.npy", np.random.default_rng(1).normal(size=(of, groups)).astype("f4"))
     name = str(tmp_path / "x.npy")
     paths = [tmp_path / f"{i}.npz" for i in range(1, of + 1)]

@@ -21,9 +21,10 @@ from normcli.api.options import ApplyOptions, FitOptions, RunOptions
 from normcli.domain.moments import Moments
 from normcli.engine.events import Observer
 from normcli.kernels import select
+from normcli.planning.planner import GROUPS_IN_MEMORY
 from tests.examples import examples
 
-from .stores import STORAGES, load, store, suffix
+from .stores import STORAGES, hold_groups, load, store, suffix
 
 # Examples are small already, and writing files makes shrinking them slow.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -361,12 +362,18 @@ def test_large_arrays_go_through_numba(tmp_path, monkeypatch):
     assert ulps(load(tmp_path / "instance.zarr"), expected.astype("f4")) <= 1
 
 
-def test_statistics_that_outgrow_memory(tmp_path):
-    x = np.random.default_rng(13).normal(2, 1, (1_000_001, 3)).astype("f4")
+@pytest.mark.parametrize(
+    "groups", [150_000, pytest.param(1_000_000, marks=pytest.mark.slow, id="as many as are held")]
+)
+def test_statistics_that_outgrow_memory(tmp_path, monkeypatch, groups):
+    if groups < GROUPS_IN_MEMORY:
+        hold_groups(monkeypatch, groups)
+    groups += 1
+    x = np.random.default_rng(13).normal(2, 1, (groups, 3)).astype("f4")
     name = store(tmp_path, "x", x)
     options = {"layout": "NS", "mode": "instance"}
     report = normcli.apply(name, tmp_path / "y.npy", epsilon=1e-5, workers=2, **options)
-    assert report.tally.groups == 1_000_001
+    assert report.tally.groups == groups
     stats = tmp_path / "y.npy.stats.zarr"
     assert str(stats) == report.stats
     wide = x.astype("f8")

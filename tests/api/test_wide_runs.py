@@ -9,6 +9,7 @@ import pytest
 
 import normcli
 from normcli.errors import DataPolicyError
+from tests.examples import pairs
 
 from .stores import store
 from .test_learning import small_blocks
@@ -99,9 +100,10 @@ def test_targets_whose_products_leave_float64_are_refused(tmp_path):
         normcli.learn(name, store(tmp_path, "t", floats()), layout=LAYOUT)
 
 
-@pytest.mark.parametrize("suffix", ["json", "npz", "h5", "zarr", "safetensors"])
+@pytest.mark.parametrize(
+    ("mode", "suffix"), pairs(MODES, ["json", "npz", "h5", "zarr", "safetensors"])
+)
 @pytest.mark.parametrize("make", [lambda: integers("u8"), floats], ids=["ints", "floats"])
-@pytest.mark.parametrize("mode", MODES)
 def test_parts_merge_to_the_whole(tmp_path, mode, make, suffix):
     x = make()
     name = store(tmp_path, "x", x, "zarr3", (3, 4, 30))

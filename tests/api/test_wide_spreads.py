@@ -11,6 +11,7 @@ import pytest
 import normcli
 from normcli.errors import DataPolicyError
 from tests.cli.terminal import call
+from tests.examples import pairs
 
 from .stores import hold_groups, store
 from .wide_cases import LAYOUT, MODES, SCALES, SHAPE, groups, integers, root
@@ -72,8 +73,7 @@ def exactly(x: np.ndarray, mode: str, method: str) -> np.ndarray:
     return out.reshape(x.shape)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "method"), pairs(MODES, METHODS))
 def test_norms_and_quantiles(tmp_path, mode, method):
     x = far(mode)
     name, output = store(tmp_path, "x", x), tmp_path / "y.npy"

@@ -16,7 +16,7 @@ from tests.cli.terminal import SAMPLES, call, run
 
 
 def test_a_container_is_a_table():
-    ended = run("inspect", SAMPLES / "co2.h5")
+    ended = call("inspect", SAMPLES / "co2.h5")
     assert (ended.code, ended.err) == (0, "")
     lines = ended.text.splitlines()
     assert lines[0].split() == [

@@ -12,7 +12,7 @@ import pytest
 
 from normcli.bundles.parameter_file import read_affine, write_affine
 from normcli.domain.affine import Affine
-from tests.cli.terminal import assert_told, call, drafts, run
+from tests.cli.terminal import assert_told, call, drafts
 
 
 @pytest.fixture
@@ -24,12 +24,12 @@ def pair(folder: Path) -> Path:
 
 
 def test_what_is_learned_undoes_the_normalization_and_applies(pair: Path):
-    ended = run("learn", "x.npy", "t.npy", "-o", "a.json", "--layout", "NC", cwd=pair)
+    ended = call("learn", "x.npy", "t.npy", "-o", "a.json", "--layout", "NC")
     assert ended.code == 0, ended.err
     assert ended.out == b""
     for words in ("learn done", "240, left out 0", "loss", "(exact)", "scale and bias  a.json"):
         assert words in ended.err
-    ended = run("apply", "x.npy", "-o", "y.npy", "--affine", "a.json", "--layout", "NC", cwd=pair)
+    ended = call("apply", "x.npy", "-o", "y.npy", "--affine", "a.json", "--layout", "NC")
     assert ended.code == 0, ended.err
     np.testing.assert_allclose(np.load("y.npy"), np.load("t.npy"), rtol=1e-6)
 

@@ -45,7 +45,7 @@ def test_the_plan_as_json(folder: Path):
 
 
 def test_the_hint_of_a_small_budget_works(folder: Path):
-    np.save("wide.npy", np.random.default_rng(0).normal(size=(64, 30_000)).astype(np.float32))
+    np.save("wide.npy", np.random.default_rng(0).normal(size=(64, 10_000)).astype(np.float32))
     for arguments in (
         ["fit", "wide.npy", "-o", "s.npz"],
         ["apply", "wide.npy", "-o", "y.npy", "--mode", "layer"],

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.examples import steps
 from tests.faults.commands import CHANGES, SHAPE
 from tests.faults.forked import Forks
 from tests.faults.outcomes import hidden, outcome
@@ -67,7 +68,7 @@ def test_killed_at_some_operations(forks: Forks, tmp_path: Path, kind: str, comm
     assert ended.code == 0, ended.err
     whole = outcome(first, "y")
     continued = 0
-    for number in range(3, 200, 5):
+    for number in range(3, 200, 5 * steps(3)):
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "x.npy").hardlink_to(first / "x.npy")

@@ -195,8 +195,15 @@ def test_joined_with_a_whole_array(name):
     np.testing.assert_allclose(arrays["mean"]["data"], np.nanmean(everything, axis=0), rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["zarr", "hdf5"])
-@pytest.mark.parametrize("layout", ["NC", "CS"])
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [
+        ("zarr", "NC"),
+        ("hdf5", "CS"),
+        pytest.param("zarr", "CS", marks=pytest.mark.slow),
+        pytest.param("hdf5", "NC", marks=pytest.mark.slow),
+    ],
+)
 def test_left_out_of_several_blocks(tmp_path, monkeypatch, kind, layout):
     """The blocks of a run cut through rows of chunks, some of which are missing."""
     monkeypatch.chdir(tmp_path)

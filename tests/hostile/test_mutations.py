@@ -13,7 +13,7 @@ from tests.figures import Figures
 from tests.hostile.mutations import CHECKED, FORMATS, Seed
 
 _DOCUMENTS = ("zarr.json", ".zarray", ".zattrs")
-_FEW = 12
+_FEW = 8
 # Together, of all storages of a format.
 _MANY = 3010
 _SECONDS = 30

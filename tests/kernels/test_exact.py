@@ -20,6 +20,7 @@ from kernel_cases import (
 )
 
 from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.moments import Moments
 from normcli.kernels.select import kernels
 from tests.examples import examples
 
@@ -116,6 +117,12 @@ def test_every_geometry_in_every_memory_order(kernel, name, dtype):
         identical(measure(kernel, order(values), whole, start), want)
 
 
+def repeated(moments, number):
+    """Return the moments of one group for so many."""
+    names = moments.__dataclass_fields__
+    return Moments(*(np.repeat(getattr(moments, name), number) for name in names))
+
+
 N = 4099  # two tiles of rows, and many of columns
 HARD = {
     "cancelled": [1e16, 1.0, -1e16],
@@ -186,9 +193,8 @@ def test_hard_sums(kernel, dtype, vector, beside):
     for lane, elements in enumerate(lanes):
         want = exact_moments(elements, geometry(elements.shape, ()), (0,))
         identical(got if not kept else got[lane], want)
-    if kept:
-        for lane in range(2, values.shape[1]):
-            identical(got[lane], got[0])
+    if kept and values.shape[1] > 2:
+        identical(got[2:], repeated(got[0], values.shape[1] - 2))
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
