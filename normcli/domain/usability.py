@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from normcli.domain.constancy import constant_groups
+from normcli.domain.far_powers import LARGEST_P
 from normcli.domain.moments import Moments
 from normcli.domain.norm_moments import NormMoments, largest_magnitude
 from normcli.domain.norm_spec import NormSpec
@@ -47,16 +48,21 @@ def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str
 
 
 def _require_powers_fit(moments: NormMoments, where: str) -> None:
-    """Refuse magnitudes whose powers leave float64 at either end."""
+    """Refuse norms that leave float64, and magnitudes whose powers of a very large p do."""
     lost = (moments.count > 0) & ~np.isfinite(moments.norm)
-    if np.any(lost):
-        largest = float(largest_magnitude(moments)[lost].max())
+    if not np.any(lost):
+        return
+    largest = float(largest_magnitude(moments)[lost].max())
+    if LARGEST_P < moments.p < np.inf:
         raise DataPolicyError(
             f"{where} holds a group of values up to {largest:.3g}, whose powers of {moments.p:g} "
             "leave float64.",
-            "Store the array in other units, such that its largest values are near 1; --p inf is "
-            "near where p is large.",
+            f"A p of {LARGEST_P:g} at most takes all magnitudes; --p inf is near where p is large.",
         )
+    raise DataPolicyError(
+        f"{where} holds groups of values up to {largest:.3g}, whose norms leave float64.",
+        "Store the array in larger units, for example divided by a power of two.",
+    )
 
 
 def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:

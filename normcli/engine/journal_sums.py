@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.far_powers import FarPowers
 from normcli.domain.kll_image import read_image
 from normcli.domain.moment_kinds import Found
 from normcli.domain.moments import Moments
@@ -34,7 +35,8 @@ def pack_sums(sums: Sums) -> dict[str, Any]:
         return {"plain": pack_arrays(sums.plain), "extremes": pack_named(sums, names)}
     if isinstance(sums, PowerMoments):
         powers = None if sums.powers is None else pack_arrays(sums.powers)
-        return {"plain": pack_arrays(sums.plain), "powers": powers, "p": str(sums.p)}
+        packed = {"plain": pack_arrays(sums.plain), "powers": powers, "p": str(sums.p)}
+        return packed if sums.far is None else {**packed, "far": _pack_far(sums.far)}
     if isinstance(sums, QuantileMoments):
         # Rounded moments are merged with nothing, and need no sketches.
         return {"quantiles": pack_named(sums, sums.names())}
@@ -66,6 +68,7 @@ def unpack_sums(packed: Mapping[str, Any]) -> Sums:
             unpack_arrays(ExactMoments, packed["plain"]),
             None if powers is None else unpack_arrays(ExactMoments, powers),
             float(packed["p"]),
+            _unpack_far(packed["far"]) if "far" in packed else None,
         )
     if "quantiles" in packed:
         arrays = unpack_named(QuantileMoments.names(), packed["quantiles"])
@@ -81,6 +84,16 @@ def unpack_sums(packed: Mapping[str, Any]) -> Sums:
     if "squares" in packed:
         return unpack_arrays(ExactMoments, packed)
     return unpack_arrays(Moments, packed)
+
+
+def _pack_far(far: FarPowers) -> dict[str, Any]:
+    sums = {name: pack_arrays(getattr(far, name)) for name in ("upper", "lower")}
+    return {**sums, **pack_named(far, ("band",))}
+
+
+def _unpack_far(packed: Mapping[str, Any]) -> FarPowers:
+    upper, lower = (unpack_arrays(ExactMoments, packed[name]) for name in ("upper", "lower"))
+    return FarPowers(upper=upper, lower=lower, **unpack_named(("band",), packed))
 
 
 def _sketches(

@@ -110,10 +110,10 @@ class Measurer:
             sketches = sketch_groups(values, self.geometry, start, self.levels, k)
             return SketchedMoments(plain, sketches)
         if self.p is not None:
-            powers = None
+            powers = far = None
             if needs_powers(self.p):
-                powers = measure_powers(values, self.geometry, start, self.p)
-            return PowerMoments(plain, powers, self.p)
+                powers, far = measure_powers(values, self.geometry, start, self.p)
+            return PowerMoments(plain, powers, self.p, far)
         if self._ranged(values.dtype):
             return measure_extremes(values, self.geometry, start, plain)
         return plain
