@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import zarr
 
 import normcli
 from normcli.bundles.formats import read_bundle, write_bundle
@@ -209,6 +210,35 @@ def test_observations_are_set_side_by_side(tmp_path):
     normcli.apply(store(tmp_path, "x", x), tmp_path / "y.npy", stats=tmp_path / "both.json")
     want = exactly(x, "instance")
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), want, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("mode", ["batch", "instance"])
+@pytest.mark.parametrize("dtype", ["i8", "u8"])
+def test_chunks_that_are_not_stored_are_left_out(tmp_path, dtype, mode):
+    x = inner(dtype)
+    x[:, 3] = np.iinfo(dtype).max - 2**62  # the same as no other group, and constant
+    path = tmp_path / "x.zarr"
+    array = zarr.create_array(
+        path, shape=SHAPE, chunks=(1, 2, 10), dtype=dtype, fill_value=np.iinfo(dtype).max
+    )
+    there = np.zeros(SHAPE, bool)
+    for n, c, s in [(0, 0, 0), (0, 0, 20), (3, 2, 10), (4, 0, 0), (4, 0, 10), (7, 0, 20)]:
+        part = (slice(n, n + 1), slice(c, c + 2), slice(s, s + 10))
+        array[part], there[part] = x[part], True
+    options = {**ROBUST, "mode": mode, "missing": "omit"}
+    normcli.apply(path, tmp_path / "y.npy", memory="64MiB", **options)
+    y = np.load(tmp_path / "y.npy").reshape(-1)
+    flat, stored = x.reshape(-1).tolist(), there.reshape(-1)
+    for places in groups(x, mode):
+        values = sorted(flat[place] for place in places if stored[place])
+        if not values:
+            assert np.isnan(y[places]).all()
+            continue
+        low, center, high = (quantile(values, level) for level in (0.25, 0.5, 0.75))
+        for place in places:
+            if stored[place]:
+                want = float((flat[place] - center) / (high - low)) if high > low else 0.0
+                assert abs(y[place] - want) <= 1e-14 * max(1, abs(want))
 
 
 def test_groups_that_hold_one_value(tmp_path):
