@@ -17,6 +17,8 @@ from normcli.kernels.pieces import region_shape
 
 # Rows of smaller powers are measured again: well above where groups are taken to have lost bits.
 _LEAST = 1e-280
+# Elements at once.
+_PIECE = 1 << 13
 
 
 def measure_powers(
@@ -59,25 +61,41 @@ def measure_powers(
 
 
 def _far(rows: np.ndarray, powers: np.ndarray, p: float) -> Iterator[tuple[np.ndarray, FarPowers]]:
-    """Yield which rows hold powers that leave float64, at most once, and the sums of these.
+    """Yield which rows hold powers that leave float64, and the sums of some of these.
 
     Where the largest power is too small, these are all powers of the row; else those beyond it.
     Small powers beside larger ones change nothing.
     """
     most = np.fmax.reduce(powers, axis=1)
-    # Mostly no row is so: this costs little beside the powers.
-    if p > LARGEST_P or bool(((most >= _LEAST) & np.isfinite(most)).all()):
+    good = (most >= _LEAST) & np.isfinite(most)
+    # Mostly every row is so: this costs little beside the powers.
+    if p > LARGEST_P or bool(good.all()):
         return
-    some = np.flatnonzero(~((most >= _LEAST) & np.isfinite(most)))
-    size, powers = np.abs(rows[some].astype(np.float64)), powers[some]
+    # In pieces, whose temporaries are small beside those of a tile.
+    width = min(rows.shape[1], _PIECE)
+    found = np.flatnonzero(~good)
+    several = np.array_split(found, -(-len(found) * width // _PIECE))
+    for some in several:
+        for start in range(0, rows.shape[1], width):
+            part = (some, slice(start, start + width))
+            size = np.abs(rows[part].astype(np.float64))
+            held, sums = _far_rows(size, powers[part], p)
+            if sums is not None:
+                yield some[held], sums
+
+
+def _far_rows(
+    size: np.ndarray, powers: np.ndarray, p: float
+) -> tuple[np.ndarray, FarPowers | None]:
+    """Return which rows hold such powers, and the sums of these rows; None where no row does."""
     known = np.isfinite(size) & (size > 0)
     taken = known & np.isinf(powers)
     small = np.where(known, powers, 0.0).max(axis=1) < _LEAST
     taken |= known & small[:, np.newaxis]
     held = taken.any(axis=1)
     if not held.any():
-        return
-    some, size, taken = some[held], size[held], taken[held]
+        return held, None
+    size, taken = size[held], taken[held]
     mantissa, exponent = some_powers(np.where(taken, size, 1.0), p)
     bands = np.where(taken, band_of(exponent), np.iinfo(np.int64).min)
     band = bands.max(axis=1)
@@ -86,8 +104,9 @@ def _far(rows: np.ndarray, powers: np.ndarray, p: float) -> Iterator[tuple[np.nd
         own = band - lower
         scaled = in_band(mantissa, exponent, own[:, np.newaxis])
         # What is NaN is not counted.
-        sums.append(row_moments(np.where(bands == own[:, np.newaxis], scaled, np.nan)))
-    yield some, FarPowers(band, *(replace(one, nonfinite=0 * one.count) for one in sums))
+        one = row_moments(np.where(bands == own[:, np.newaxis], scaled, np.nan))
+        sums.append(replace(one, nonfinite=np.zeros_like(one.count)))
+    return held, FarPowers(band, *sums)
 
 
 def _powers(rows: np.ndarray, p: float) -> np.ndarray:
