@@ -14,12 +14,11 @@ from normcli.arrays.access import ArraySource
 from normcli.domain.constancy import constant_groups
 from normcli.domain.geometry import Geometry
 from normcli.domain.grid import Block
-from normcli.domain.moment_kinds import EXTREMES, moments_from
+from normcli.domain.moment_kinds import RESTS, moments_from, plain
 from normcli.domain.moments import Moments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import Statistics
 from normcli.domain.usability import require_resolved
-from normcli.domain.wide_moments import plain
 from normcli.engine.report import NAMED_GROUPS, damped_groups, group_names
 from normcli.errors import DataPolicyError
 
@@ -125,9 +124,13 @@ def _held(statistics: Statistics, estimate: str | None, geometry: Geometry) -> _
 def _stored(known: Known, index: tuple[slice, ...]) -> _Seen:
     assert known.stored is not None
     block = Block(0, tuple(s.start for s in index), tuple(s.stop for s in index))
-    names = [name for name in (*Moments.names(), "mean_rest", *EXTREMES) if name in known.stored]
-    held = {name: known.stored[name].read(block) for name in names}
-    moments = moments_from(known.statistics.spec, held) if "mean_rest" in held else Moments(**held)
+    wide = any(name in known.stored for name in RESTS)
+    held = {
+        name: array.read(block)
+        for name, array in known.stored.items()
+        if wide or name in Moments.names()
+    }
+    moments = moments_from(known.statistics.spec, held) if wide else Moments(**held)
     pooled = replace(known.statistics, moments=moments).pooled()
     return _seen(moments, *pooled, block.start)
 

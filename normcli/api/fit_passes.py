@@ -20,13 +20,12 @@ from normcli.bundles.statistics_file import (
     draft_statistics,
 )
 from normcli.domain.exact_moments import ExactMoments
-from normcli.domain.moment_kinds import Unrounded, plain_sums
+from normcli.domain.moment_kinds import Unrounded, plain, plain_sums
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.part import Part
 from normcli.domain.statistics import SourceDescription, Statistics, added
 from normcli.domain.usability import require_usable
-from normcli.domain.wide_moments import plain
 from normcli.engine.collectors import HeldMoments, HeldSums, MovingFold
 from normcli.engine.measuring import Measurer
 from normcli.engine.report import Tally, tally

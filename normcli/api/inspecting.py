@@ -19,7 +19,7 @@ from normcli.bundles.sketch_arrays import SKETCH_NAMES
 from normcli.bundles.statistics_attributes import SCHEMA
 from normcli.bundles.statistics_file import statistics_from_bundle
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.quantile_moments import QuantileMoments
+from normcli.domain.quantile_moments import QuantileMoments, WideQuantileMoments
 from normcli.domain.wide_moments import WideMoments
 from normcli.errors import InputError
 
@@ -174,6 +174,10 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
         facts["exact sums"] = "kept; merge and --update round once"
     if isinstance(statistics.moments, WideMoments):
         facts["beyond float64"] = _beyond(statistics.moments)
+    if isinstance(statistics.moments, WideQuantileMoments):
+        facts["beyond float64"] = (
+            "integers beyond 2**53; their median is center + center_rest, their quantiles likewise"
+        )
     if isinstance(statistics.moments, QuantileMoments):
         facts["rank error"] = _rank_error(statistics.moments)
     for name, value in statistics.provenance.items():

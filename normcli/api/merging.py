@@ -21,10 +21,9 @@ from normcli.bundles.statistics_file import (
     read_statistics_header,
     write_statistics,
 )
-from normcli.domain.moment_kinds import moments_from
+from normcli.domain.moment_kinds import alike, moments_from
 from normcli.domain.statistics import Statistics
 from normcli.domain.usability import require_usable
-from normcli.domain.wide_moments import WideMoments, wide
 from normcli.engine.events import Observer
 from normcli.engine.report import Report, tally
 from normcli.errors import InputError, UsageError
@@ -146,9 +145,7 @@ def _union(whole: Sequence[Named]) -> Statistics:
     else:
         # Statistics of observations: those of the next input follow.
         axis = spec.kept.index(batch)
-        everything = [moments_of(named.loaded())[0] for named in whole]
-        if any(isinstance(part, WideMoments) for part in everything):
-            everything = [wide(part) for part in everything]
+        everything = alike([moments_of(named.loaded())[0] for named in whole])
         moments = moments_from(
             spec,
             {

@@ -26,7 +26,7 @@ from normcli.bundles.statistics_file import (
 )
 from normcli.domain.affine import Affine
 from normcli.domain.geometry import Geometry
-from normcli.domain.moment_kinds import EXTREMES, kind_of
+from normcli.domain.moment_kinds import RESTS, kind_of
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import SourceDescription, Statistics, require_whole
 from normcli.engine.events import Observer
@@ -86,7 +86,7 @@ def known_statistics(options: ApplyOptions) -> Known | None:
         if header is not None and "count" in held:
             count = open_source(f"{path}/count")
             if count.info.size > GROUPS_IN_MEMORY:
-                rests = tuple(name for name in ("mean_rest", *EXTREMES) if name in held)
+                rests = tuple(name for name in RESTS if name in held)
                 return Known(header, stored_arrays(path, header.spec.method, rests))
             count.close()
     statistics = read_statistics(path)

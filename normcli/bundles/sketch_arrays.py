@@ -8,9 +8,11 @@ import numpy as np
 
 from normcli.bundles.array_checks import to_count
 from normcli.bundles.selection import listed
-from normcli.domain.kll_image import read_image
-from normcli.domain.quantile_moments import QuantileMoments
-from normcli.domain.quantile_sketches import QuantileSketches
+from normcli.domain.integer_images import integers_of
+from normcli.domain.integer_origins import has_origins
+from normcli.domain.kll_image import KllImage, read_image
+from normcli.domain.quantile_moments import QUANTILE_RESTS, QuantileMoments, WideQuantileMoments
+from normcli.domain.quantile_sketches import QuantileSketches, require_images
 from normcli.errors import InputError
 
 # All sketches one after another, in the order of the groups, and the bytes of each.
@@ -19,6 +21,14 @@ _HINT = (
     "Fit again; or, if the statistics were changed on purpose, remove the arrays "
     f"{', '.join(SKETCH_NAMES)}, which only merge and --update need."
 )
+
+
+def as_stored(sketches: QuantileSketches) -> QuantileSketches:
+    """Return sketches as a sidecar has them: of the elements themselves, where none is rounded.
+
+    So those of integers below 2**53 are what every version reads and writes.
+    """
+    return sketches.of_floats() if sketches.within_exact() else sketches
 
 
 def sketch_arrays(sketches: QuantileSketches) -> dict[str, np.ndarray]:
@@ -34,6 +44,8 @@ def sketches_from_arrays(
     moments: QuantileMoments,
     levels: tuple[float, float],
     path: str,
+    dtype: np.dtype,
+    integer_items: bool = False,
 ) -> QuantileSketches | None:
     """Return the sketches that quantiles were taken from, where a file holds them.
 
@@ -47,6 +59,10 @@ def sketches_from_arrays(
         The quantiles, from 0 to 1.
     path : str
         The file, for messages.
+    dtype : numpy.dtype
+        Type of the data.
+    integer_items : bool
+        Whether the items stand for integers of that type; else they are the elements.
 
     Raises
     ------
@@ -80,9 +96,13 @@ def sketches_from_arrays(
     text = data.tobytes()
     for group, (end, size) in enumerate(zip(ends.tolist(), sizes.flat, strict=True)):
         images[group] = text[end - int(size) : end]
-    sketches = QuantileSketches(images.reshape(sizes.shape), levels)
+    integers = dtype.newbyteorder("=") if has_origins(dtype) else None
+    if integer_items and integers is None:
+        raise InputError(f"{path} holds sketches of integers, but is of {dtype}.", _HINT)
+    held_as = integers if integer_items else None
+    sketches = QuantileSketches(images.reshape(sizes.shape), levels, held_as)
     _require_same(sketches, moments, path)
-    return sketches
+    return sketches if integers is None else sketches.of_integers(integers)
 
 
 def _require_same(sketches: QuantileSketches, moments: QuantileMoments, path: str) -> None:
@@ -90,6 +110,8 @@ def _require_same(sketches: QuantileSketches, moments: QuantileMoments, path: st
         low, high = moments.minimum.flat[group], moments.maximum.flat[group]
         try:
             found = read_image(image) if image else None
+            if found is not None and sketches.dtype is not None:
+                require_images(found)
         except ValueError as error:
             raise InputError(
                 f"{path}: the sketch of group {group} is damaged: {error}.", _HINT
@@ -100,15 +122,19 @@ def _require_same(sketches: QuantileSketches, moments: QuantileMoments, path: st
                 "its count; the file was changed.",
                 _HINT,
             )
-        if found is not None and (found.minimum, found.maximum) != (low, high):
+        if found is not None and not _has_extremes(found, low, high, sketches.dtype):
             raise InputError(
                 f"{path}: the sketch of group {group} has other extremes than the statistics; the "
                 "file was changed.",
                 _HINT,
             )
-    lower, center, upper = sketches.quantiles()
-    for name, values in (("lower", lower), ("center", center), ("upper", upper)):
-        other = ~((values == getattr(moments, name)) | (np.isnan(values) & (moments.count == 0)))
+    quantiles, rests = sketches.quantiles_with_rests()
+    pairs = list(zip(("lower", "center", "upper"), quantiles, strict=True))
+    if rests is not None and isinstance(moments, WideQuantileMoments):
+        pairs += zip(QUANTILE_RESTS, rests, strict=True)
+    for name, values in pairs:
+        own = getattr(moments, name)
+        other = ~((values == own) | (np.isnan(values) & (np.isnan(own) | (moments.count == 0))))
         if np.any(other):
             place = tuple(int(i) for i in np.argwhere(other)[0])
             raise InputError(
@@ -116,3 +142,18 @@ def _require_same(sketches: QuantileSketches, moments: QuantileMoments, path: st
                 f"{place}; the file was changed.",
                 _HINT,
             )
+
+
+def _has_extremes(image: KllImage, low: float, high: float, dtype: np.dtype | None) -> bool:
+    """Return whether a sketch has the extremes that moments say, which are rounded to float64."""
+    if dtype is None:
+        return (image.minimum, image.maximum) == (low, high)
+    ends, alone = integers_of(np.array([image.minimum, image.maximum]), dtype)
+    # An end that shares its image may be the next integer.
+    next_ones = ends + (~alone).astype(dtype)
+    return all(
+        end in found
+        for end, *found in zip(
+            (low, high), ends.astype(np.float64), next_ones.astype(np.float64), strict=True
+        )
+    )

@@ -19,10 +19,14 @@ from normcli.domain.statistics import SourceDescription
 from normcli.errors import InputError
 
 SCHEMA = "normcli-statistics"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# With m2_exponent, in units of which squares are held that leave float64.
+SCALED_VERSION = 2
 # Written where nothing needs more: versions that read only this one take m2 as it stands, which is
 # infinite or 0 where squares leave float64.
 PLAIN_VERSION = 1
+# What the items of sketches are, where they are not the elements themselves.
+SKETCH_ITEMS, INTEGERS = "sketch_items", "integers"
 # Provenance with a place of its own in the file; the rest goes under "provenance".
 _PROVENANCE = {"version": "normcli_version", "created": "created", "command": "command"}
 
@@ -62,6 +66,7 @@ def statistics_attrs(
     has_scale: bool = False,
     has_bias: bool = False,
     scaled: bool = False,
+    integer_items: bool = False,
 ) -> dict[str, Any]:
     """Return the attributes of a sidecar, as JSON can hold them.
 
@@ -81,11 +86,14 @@ def statistics_attrs(
         Whether a scale and a bias were applied; an absent one is not the same as ones or zeros.
     scaled : bool
         Whether some squares leave float64, and are held in units of a power of two.
+    integer_items : bool
+        Whether the items of sketches stand for 64-bit integers.
     """
+    version = SCALED_VERSION if scaled else PLAIN_VERSION
     made = dict(provenance or {})
     return {
         "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION if scaled else PLAIN_VERSION,
+        "schema_version": SCHEMA_VERSION if integer_items else version,
         **{key: made.pop(name, None) for name, key in _PROVENANCE.items()},
         "epsilon": spec.epsilon,
         "momentum": _momentum_text(moving),
@@ -93,6 +101,7 @@ def statistics_attrs(
         "source": _source_to_json(source),
         "moving": None if moving is None else fields_to_json(moving) | {"batches": batches},
         "affine": {"scale": has_scale, "bias": has_bias},
+        **({SKETCH_ITEMS: INTEGERS} if integer_items else {}),
         "provenance": made,
     }
 

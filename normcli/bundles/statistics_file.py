@@ -27,9 +27,16 @@ from normcli.bundles.json_file import MAX_VALUES
 from normcli.bundles.json_values import array_to_json, written_values
 from normcli.bundles.replacing import holds_marked, refuse_foreign
 from normcli.bundles.selection import listed
-from normcli.bundles.sketch_arrays import SKETCH_NAMES, sketch_arrays, sketches_from_arrays
+from normcli.bundles.sketch_arrays import (
+    SKETCH_NAMES,
+    as_stored,
+    sketch_arrays,
+    sketches_from_arrays,
+)
 from normcli.bundles.statistics_attributes import (
+    INTEGERS,
     SCHEMA,
+    SKETCH_ITEMS,
     attributes_from_attrs,
     statistics_attrs,
 )
@@ -40,7 +47,7 @@ from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.norm_moments import NormMoments, largest_magnitude
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.quantile_moments import QuantileMoments
+from normcli.domain.quantile_moments import QUANTILE_RESTS, QuantileMoments
 from normcli.domain.statistics import Statistics
 from normcli.domain.wide_moments import WideMoments
 from normcli.errors import InputError
@@ -63,7 +70,7 @@ ARRAY_NAMES = (
 # Those of one method: of quantiles, and of norms.
 METHOD_NAMES = ("lower", "center", "upper", "spread", "rank_error", "norm")
 # Those of data that float64 does not hold; see `WideMoments`.
-WIDE_NAMES = ("mean_rest", "m2_scaled", "m2_exponent", *EXTREMES)
+WIDE_NAMES = ("mean_rest", "m2_scaled", "m2_exponent", *EXTREMES, *QUANTILE_RESTS)
 _COUNTS = ("count", "nonfinite")
 
 
@@ -86,8 +93,11 @@ def statistics_bundle(stats: Statistics) -> Bundle:
     held["scale"], held["bias"] = stats.affine.scale, stats.affine.bias
     if stats.exact is not None:
         held.update(exact_arrays(stats.exact))
+    integer_items = False
     if isinstance(stats.moments, QuantileMoments) and stats.moments.sketches is not None:
-        held.update(sketch_arrays(stats.moments.sketches))
+        sketches = as_stored(stats.moments.sketches)
+        held.update(sketch_arrays(sketches))
+        integer_items = sketches.dtype is not None
     attrs = statistics_attrs(
         stats.spec,
         stats.source,
@@ -97,6 +107,7 @@ def statistics_bundle(stats: Statistics) -> Bundle:
         has_scale=stats.affine.scale is not None,
         has_bias=stats.affine.bias is not None,
         scaled=scaled,
+        integer_items=integer_items,
     )
     return Bundle({name: values for name, values in held.items() if values is not None}, attrs)
 
@@ -144,7 +155,14 @@ def statistics_from_bundle(bundle: Bundle, path: str) -> Statistics:
             require_finite(arrays[name], f"{path}: {name!r}")
     moments = _moments(arrays, about.spec, path)
     if isinstance(moments, QuantileMoments):
-        sketches = sketches_from_arrays(bundle.arrays, moments, about.spec.levels, path)
+        sketches = sketches_from_arrays(
+            bundle.arrays,
+            moments,
+            about.spec.levels,
+            path,
+            about.source.dtype,
+            bundle.attrs.get(SKETCH_ITEMS) == INTEGERS,
+        )
         moments = replace(moments, sketches=sketches)
     given = None
     if moments is None and ("mean" in arrays or "variance" in arrays):

@@ -10,6 +10,7 @@ import numpy as np
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moment_kinds import EXTREMES
 from normcli.domain.moments import Moments
+from normcli.domain.quantile_moments import QUANTILE_RESTS, QuantileMoments
 from normcli.domain.wide_moments import WideMoments, completed, wide
 from normcli.errors import InputError
 
@@ -28,8 +29,11 @@ def with_rests(moments: Moments, arrays: Mapping[str, np.ndarray], path: str) ->
     InputError
         When arrays are missing, or cannot belong to these moments.
     """
+    if isinstance(moments, QuantileMoments):
+        return _with_quantile_rests(moments, arrays, path)
     if "mean_rest" not in arrays:
-        if any(name in arrays for name in ("m2_scaled", "m2_exponent", *EXTREMES)):
+        others = ("m2_scaled", "m2_exponent", *EXTREMES, *QUANTILE_RESTS)
+        if any(name in arrays for name in others):
             raise InputError(f"{path} lacks 'mean_rest'.", _HINT)
         return moments
     paired = ("m2_scaled", "m2_exponent"), EXTREMES
@@ -62,6 +66,25 @@ def with_rests(moments: Moments, arrays: Mapping[str, np.ndarray], path: str) ->
     _require(np.isfinite(scaled) & (scaled >= 0) & same, "m2_scaled", path)
     held = {name: getattr(moments, name) for name in Moments.names()}
     return WideMoments(**held, **values)
+
+
+def _with_quantile_rests(
+    moments: QuantileMoments, arrays: Mapping[str, np.ndarray], path: str
+) -> QuantileMoments:
+    held = [name for name in QUANTILE_RESTS if name in arrays]
+    if not held:
+        return moments
+    if len(held) < len(QUANTILE_RESTS):
+        raise InputError(f"{path} holds {held[0]!r}, but not all of {QUANTILE_RESTS}.", _HINT)
+    rests = np.stack([arrays[name] for name in QUANTILE_RESTS])
+    seen = moments.count > 0
+    ends = moments.lower, moments.center, moments.upper
+    for rest, rounded, name in zip(rests, ends, QUANTILE_RESTS, strict=True):
+        with np.errstate(invalid="ignore"):
+            # A rounding; of what is within 2**53 nothing is known to be missing.
+            near = np.abs(rest) <= np.spacing(np.abs(rounded))
+        _require(np.isnan(rest) | (rest == 0) | (seen & near), name, path, "the quantile")
+    return moments.wide(rests)
 
 
 def _require_extremes(moments: Moments, values: Mapping[str, np.ndarray], path: str) -> None:
@@ -101,9 +124,7 @@ def completed_by_sums(
     return found
 
 
-def _require(good: np.ndarray, name: str, path: str) -> None:
+def _require(good: np.ndarray, name: str, path: str, other: str = "the mean and m2") -> None:
     if not np.all(good):
         place = tuple(int(i) for i in np.argwhere(~np.asarray(good))[0])
-        raise InputError(
-            f"{path}: {name!r} at index {place} does not go with the mean and m2.", _HINT
-        )
+        raise InputError(f"{path}: {name!r} at index {place} does not go with {other}.", _HINT)

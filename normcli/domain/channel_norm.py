@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from normcli.domain.conventions import has_unit_constants
+from normcli.domain.moment_kinds import plain
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.normalizers import fitted_normalizer
 from normcli.domain.statistics import Statistics
 from normcli.domain.transform import normalizer
 from normcli.domain.usability import require_resolved
-from normcli.domain.wide_moments import SQUARE_ROOT_OF_SMALLEST, WideMoments, plain
+from normcli.domain.wide_moments import SQUARE_ROOT_OF_SMALLEST, WideMoments
 from normcli.errors import DataPolicyError
 
 # Rounding to float32 may move a normalized value by this many standard deviations.

@@ -8,6 +8,7 @@ checked here, in full, before the library's own reader (which is C++) sees them.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -101,6 +102,24 @@ def read_image(data: bytes) -> KllImage:
         image = _full(data, k)
     _require_values(image, bool(flags & _SORTED_FLAG))
     return image
+
+
+def with_items(data: bytes, change: Callable[[np.ndarray], np.ndarray]) -> bytes:
+    """Return a sketch of other elements in the same order.
+
+    Parameters
+    ----------
+    data : bytes
+        A sketch, which is checked first.
+    change : callable
+        Makes finite float64 numbers of those that the sketch holds; never falls where they rise.
+    """
+    image = read_image(data)
+    # Extremes are stored right before the elements; a single element is its own.
+    held = 1 if len(data) == _HEAD.size + 8 else 2 + sum(map(len, image.levels))
+    start = len(data) - 8 * held
+    items = change(np.frombuffer(data, "<f8", held, start).astype(np.float64))
+    return data[:start] + items.astype("<f8").tobytes()
 
 
 def _single(data: bytes, k: int) -> KllImage:

@@ -2,7 +2,8 @@
 
 The norms of p = 2 and infinity follow from the moments. For any other p the sum of ``|x|**p`` is
 kept beside them, as exactly as other sums are: each power is rounded once, their sum not at all,
-so that it is the same for any chunks, order and number of workers.
+so that it is the same for any chunks, order and number of workers. Powers that leave float64 are
+summed in units of their own (`FarPowers`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.far_powers import LARGEST_P, FarPowers, norm_of_far
 from normcli.domain.moments import Moments
 from normcli.domain.wide_moments import WideMoments, completed
 
@@ -28,8 +30,8 @@ class NormMoments(Moments):
     Attributes
     ----------
     norm : ndarray of float64
-        ``sum(|x|**p)**(1/p)`` of each group; 0 where count is 0, infinite where the powers leave
-        float64.
+        ``sum(|x|**p)**(1/p)`` of each group; 0 where count is 0, infinite where it leaves float64,
+        or powers leave it whose p is above `LARGEST_P`.
     p : float
         The p, 1 or more, or infinity.
     """
@@ -128,11 +130,14 @@ class PowerMoments:
         Of ``|x|**p``; None where the norm follows from `plain`.
     p : float
         The p.
+    far : FarPowers or None
+        Of powers that leave float64; None where there are none.
     """
 
     plain: ExactMoments
     powers: ExactMoments | None
     p: float
+    far: FarPowers | None = None
 
     @classmethod
     def identity(cls, shape: tuple[int, ...], p: float) -> PowerMoments:
@@ -148,33 +153,41 @@ class PowerMoments:
     @property
     def nbytes(self) -> int:
         """Bytes of all sums together."""
-        return self.plain.nbytes + (0 if self.powers is None else self.powers.nbytes)
+        held = (self.plain, self.powers, self.far)
+        return sum(sums.nbytes for sums in held if sums is not None)
 
     def __getitem__(self, index: Any) -> PowerMoments:
         """Return the sums of some of the groups."""
         powers = None if self.powers is None else self.powers[index]
-        return PowerMoments(self.plain[index], powers, self.p)
+        far = None if self.far is None else self.far[index]
+        return PowerMoments(self.plain[index], powers, self.p, far)
 
     def store(self, index: Any, part: PowerMoments) -> PowerMoments:
         """Put some groups in place, and return the whole."""
-        powers = self.powers
+        powers, far = self.powers, self.far
         if powers is not None:
             assert part.powers is not None
             powers = powers.store(index, part.powers)
-        return PowerMoments(self.plain.store(index, part.plain), powers, self.p)
+        if far is not None or part.far is not None:
+            far = far or FarPowers.identity(self.shape)
+            far = far.store(index, part.far or FarPowers.identity(part.shape))
+        return PowerMoments(self.plain.store(index, part.plain), powers, self.p, far)
 
     def merge(self, other: PowerMoments) -> PowerMoments:
         """Return the sums of the union of two disjoint sets of elements."""
-        powers = self.powers
+        powers, far = self.powers, self.far
         if powers is not None:
             assert other.powers is not None
             powers = powers.merge(other.powers)
-        return PowerMoments(self.plain.merge(other.plain), powers, self.p)
+        if far is not None and other.far is not None:
+            far = far.merge(other.far)
+        return PowerMoments(self.plain.merge(other.plain), powers, self.p, far or other.far)
 
     def canonical(self) -> PowerMoments:
         """Return the same with sums in their canonical form."""
         powers = None if self.powers is None else self.powers.canonical()
-        return PowerMoments(self.plain.canonical(), powers, self.p)
+        far = None if self.far is None else self.far.canonical()
+        return PowerMoments(self.plain.canonical(), powers, self.p, far)
 
     def finish(
         self, rounding: Callable[[ExactMoments], Moments] = ExactMoments.finish
@@ -194,9 +207,15 @@ class PowerMoments:
                     scaled = np.ldexp(mean * powers.count, wide.m2_exponent)
                 norm = np.where(wide.m2_exponent == 0, norm, scaled)
             return NormMoments.of(moments, norm, self.p)
+        largest = largest_magnitude(moments)
         with np.errstate(over="ignore", under="ignore"):
-            most = largest_magnitude(moments) ** self.p
-        beyond = (powers.nonfinite != moments.nonfinite) | ((most > 0) & (most < LEAST_POWER))
-        lost = beyond | ((most == 0) & (largest_magnitude(moments) > 0))
-        norm = np.where(lost, np.inf, norm_of_powers(powers, self.p))
+            most = largest**self.p
+        overflow = powers.nonfinite != moments.nonfinite
+        lost = overflow | ((most < LEAST_POWER) & (largest > 0))
+        norm = norm_of_powers(powers, self.p)
+        if np.any(lost):
+            found = np.full(norm.shape, np.inf)
+            if self.p <= LARGEST_P and self.far is not None:
+                found = norm_of_far(self.far, self.powers, overflow, self.p)
+            norm = np.where(lost, found, norm)
         return NormMoments.of(moments, norm, self.p)

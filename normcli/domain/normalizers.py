@@ -8,10 +8,11 @@ import numpy as np
 
 from normcli.domain.constancy import constant_by_rule
 from normcli.domain.conventions import has_unit_constants
+from normcli.domain.moment_kinds import plain
 from normcli.domain.moments import Moments
 from normcli.domain.norm_moments import NormMoments
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.quantile_moments import QuantileMoments
+from normcli.domain.quantile_moments import QuantileMoments, WideQuantileMoments
 from normcli.domain.statistics import Statistics, pooled_estimate, pooled_extremes
 from normcli.domain.transform import (
     Normalizer,
@@ -20,7 +21,7 @@ from normcli.domain.transform import (
     spread_normalizer,
 )
 from normcli.domain.usability import require_resolved
-from normcli.domain.wide_moments import WideMoments, plain
+from normcli.domain.wide_moments import WideMoments
 from normcli.errors import InputError
 
 # Spreads within this and its inverse have inverses of 53 bits, with room for scale and bias.
@@ -189,12 +190,16 @@ def _by_scaled_spread(
 ) -> Normalizer:
     """Return what norms and quantiles contribute, in units where these are near the ends."""
     mean = np.where(unknown, np.nan, moments.mean)
+    rest = unit = None
     if isinstance(moments, QuantileMoments):
         center = np.where(unknown, np.nan, moments.center)
         ends = moments.lower, moments.upper
         size = np.maximum(np.abs(ends[0]), np.abs(ends[1]))
         spread = np.where(unknown, np.nan, moments.spread)
         # A group without a spread returns to its median, unless it holds one value: its mean.
+        # That of integers is their median, to the last unit.
+        if isinstance(moments, WideQuantileMoments):
+            rest, mean = np.nan_to_num(moments.center_rest), center
         mean, kind = np.where(flat, mean, center), np.dtype(np.float64)
     else:
         # Only norms have an epsilon, below which none is.
@@ -205,13 +210,12 @@ def _by_scaled_spread(
         center, flat = np.zeros_like(spread), np.zeros_like(flat)
         kind = dtype if dtype.kind == "f" else np.dtype(np.float64)
     spec = replace(spec, epsilon=0.0)
-    unit = None
     if has_unit_constants(spec.convention):
         # scikit-learn divides by 1 what is below ten units of the type that it computes in.
         unit, flat = spread < 10 * np.finfo(kind).eps, np.zeros_like(flat)
     exponent = _unit_of(spread, size) * (1 if unit is None else ~unit)
     if not np.any(exponent):
-        return spread_normalizer(spec, mean, center, spread, flat, unit)
+        return replace(spread_normalizer(spec, mean, center, spread, flat, unit), rest=rest)
     with np.errstate(under="ignore"):
         low, high, center, mean = (np.ldexp(v, -exponent) for v in (*ends, center, mean))
     spread = np.where(exponent == 0, spread, high - low)

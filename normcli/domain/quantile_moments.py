@@ -11,6 +11,7 @@ import numpy as np
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
 from normcli.domain.quantile_sketches import QuantileSketches
+from normcli.domain.wide_moments import beyond_exact
 from normcli.errors import InputError
 
 
@@ -44,7 +45,7 @@ class QuantileMoments(Moments):
     def identity(cls, shape: tuple[int, ...]) -> QuantileMoments:
         """Return the moments of nothing; they hold no sketches."""
         lower, center, upper = (np.full(shape, np.nan) for _ in range(3))
-        return cls.of(Moments.identity(shape), lower, center, upper, np.zeros(shape))
+        return QuantileMoments.of(Moments.identity(shape), lower, center, upper, np.zeros(shape))
 
     @classmethod
     def of(
@@ -55,10 +56,11 @@ class QuantileMoments(Moments):
         upper: np.ndarray,
         rank_error: np.ndarray,
         sketches: QuantileSketches | None = None,
+        rests: np.ndarray | None = None,
     ) -> QuantileMoments:
-        """Return moments with quantiles of the same elements."""
+        """Return moments with quantiles of the same elements, and what these lack of integers."""
         plain = {name: getattr(moments, name) for name in Moments.names()}
-        return cls(
+        found = QuantileMoments(
             **plain,
             lower=lower,
             center=center,
@@ -66,11 +68,32 @@ class QuantileMoments(Moments):
             rank_error=rank_error,
             sketches=sketches,
         )
+        if rests is None or not np.any(beyond_exact(moments)):
+            return found
+        return found.wide(rests)
 
     @classmethod
     def by_sketches(cls, moments: Moments, sketches: QuantileSketches) -> QuantileMoments:
         """Return moments with the quantiles that sketches of the same elements have."""
-        return cls.of(moments, *sketches.quantiles(), sketches.rank_errors(), sketches)
+        (lower, center, upper), rests = sketches.quantiles_with_rests()
+        ends = np.asarray(lower), np.asarray(center), np.asarray(upper)
+        return cls.of(moments, *ends, sketches.rank_errors(), sketches, rests)
+
+    def wide(self, rests: np.ndarray | None = None) -> WideQuantileMoments:
+        """Return the same with what quantiles of integers lack; NaN where that is not known."""
+        if isinstance(self, WideQuantileMoments):
+            return self
+        if rests is None:
+            rests = np.broadcast_to(np.where(beyond_exact(self), np.nan, 0.0), (3, *self.shape))
+        lower, center, upper = (np.array(rest) for rest in rests)
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return WideQuantileMoments(**own, lower_rest=lower, center_rest=center, upper_rest=upper)
+
+    def plain(self) -> QuantileMoments:
+        """Return the same without what quantiles of integers lack."""
+        if type(self) is QuantileMoments:
+            return self
+        return QuantileMoments(**{f.name: getattr(self, f.name) for f in fields(QuantileMoments)})
 
     @property
     def spread(self) -> np.ndarray:
@@ -111,6 +134,42 @@ class QuantileMoments(Moments):
     def with_sums(self, moments: Moments) -> QuantileMoments:
         """Return the same quantiles with other moments of the same elements."""
         return replace(self, **{name: getattr(moments, name) for name in Moments.names()})
+
+
+# What the quantiles of integers lack.
+QUANTILE_RESTS = ("lower_rest", "center_rest", "upper_rest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WideQuantileMoments(QuantileMoments):
+    """Moments with quantiles of 64-bit integers, some beyond 2**53.
+
+    Attributes
+    ----------
+    lower_rest, center_rest, upper_rest : ndarray of float64
+        What the quantiles lack: the median is ``center + center_rest``. NaN where it is not known.
+    """
+
+    lower_rest: np.ndarray
+    center_rest: np.ndarray
+    upper_rest: np.ndarray
+
+    @classmethod
+    def identity(cls, shape: tuple[int, ...]) -> WideQuantileMoments:
+        """Return the moments of nothing; they hold no sketches."""
+        return QuantileMoments.identity(shape).wide()
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Difference of the upper and the lower quantile."""
+        # Both differences are exact where the spread is below 2**53.
+        rest = np.nan_to_num(self.upper_rest) - np.nan_to_num(self.lower_rest)
+        return np.asarray(super().spread + rest)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Whether nothing is missing of any of the three quantiles of each group."""
+        return ~np.isnan(self.lower_rest + self.center_rest + self.upper_rest)
 
 
 @dataclass(frozen=True)

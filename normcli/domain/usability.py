@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from normcli.domain.constancy import constant_groups
+from normcli.domain.far_powers import LARGEST_P
 from normcli.domain.moments import Moments
 from normcli.domain.norm_moments import NormMoments, largest_magnitude
 from normcli.domain.norm_spec import NormSpec
-from normcli.domain.quantile_moments import QuantileMoments
+from normcli.domain.quantile_moments import QuantileMoments, WideQuantileMoments
 from normcli.domain.wide_moments import (
     SQUARE_ROOT_OF_SMALLEST,
     WideMoments,
@@ -47,16 +48,21 @@ def require_usable(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str
 
 
 def _require_powers_fit(moments: NormMoments, where: str) -> None:
-    """Refuse magnitudes whose powers leave float64 at either end."""
+    """Refuse norms that leave float64, and magnitudes whose powers of a very large p do."""
     lost = (moments.count > 0) & ~np.isfinite(moments.norm)
-    if np.any(lost):
-        largest = float(largest_magnitude(moments)[lost].max())
+    if not np.any(lost):
+        return
+    largest = float(largest_magnitude(moments)[lost].max())
+    if LARGEST_P < moments.p < np.inf:
         raise DataPolicyError(
             f"{where} holds a group of values up to {largest:.3g}, whose powers of {moments.p:g} "
             "leave float64.",
-            "Store the array in other units, such that its largest values are near 1; --p inf is "
-            "near where p is large.",
+            f"A p of {LARGEST_P:g} at most takes all magnitudes; --p inf is near where p is large.",
         )
+    raise DataPolicyError(
+        f"{where} holds groups of values up to {largest:.3g}, whose norms leave float64.",
+        "Store the array in larger units, for example divided by a power of two.",
+    )
 
 
 def _require_squares_fit(moments: Moments, spec: NormSpec, dtype: np.dtype, where: str) -> None:
@@ -117,7 +123,7 @@ def require_resolved(
 
     Their mean and variance are right. But what the rounding of the mean took away must be known
     (`WideMoments`), or else it hurts where it reaches the spread; of extremes, where they were
-    measured for ``minmax``; and of quantiles it is not known.
+    measured for ``minmax``; and of quantiles, unless they are among the outermost integers.
 
     Parameters
     ----------
@@ -143,7 +149,9 @@ def require_resolved(
     if method in ("std", "rms", "maxabs", "lp"):
         return  # A quotient is as right as its terms, which are rounded to 53 bits.
     seen = moments.count > 1
-    if isinstance(moments, WideMoments) and method != "robust":
+    if isinstance(moments, WideQuantileMoments):
+        seen = seen & ~moments.known
+    elif isinstance(moments, WideMoments):
         if method != "minmax":
             return
         seen = seen & np.isnan(moments.minimum_rest + moments.maximum_rest)
@@ -155,6 +163,7 @@ def require_resolved(
             f"{where} holds integers up to {float(largest.max()):.6g}, beyond 2**53, with a "
             "spread too small for float64.",
             hint
-            or "Subtract an integer offset before normalizing; of statistics fitted by this "
-            "version, or by apply itself, all methods but robust need none.",
+            or "Subtract an integer offset before normalizing; statistics fitted by this version, "
+            "or by apply itself, need none"
+            + (" below 9.2e18 (uint64: 1.84e19)." if method == "robust" else "."),
         )

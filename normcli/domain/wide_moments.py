@@ -8,7 +8,6 @@ leave float64 have their sum of squares in units of a power of two. Both follow 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -151,23 +150,6 @@ def wide(moments: Moments) -> WideMoments:
         minimum_rest=unknown,
         maximum_rest=unknown.copy(),
     )
-
-
-def plain(moments: Moments) -> Moments:
-    """Return moments without what float64 leaves out of them."""
-    if not isinstance(moments, WideMoments):
-        return moments
-    return Moments(*(getattr(moments, name) for name in Moments.names()))
-
-
-def stored(whole: Moments, index: Any, part: Moments) -> Moments:
-    """Put the moments of some groups in place and return the whole, wide if either is."""
-    if isinstance(part, WideMoments):
-        whole = wide(whole)
-    elif isinstance(whole, WideMoments):
-        part = wide(part)
-    whole.store(index, part)
-    return whole
 
 
 def merged(a: Moments, b: Moments) -> Moments:

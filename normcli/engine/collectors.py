@@ -9,13 +9,13 @@ import numpy as np
 from normcli.arrays.access import ArraySink, StoredPart
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.grid import Block
-from normcli.domain.moment_kinds import Found, kind_of, needs_extremes, no_sums, rest_names
+from normcli.domain.moment_kinds import Found, kind_of, no_sums, plain, rest_names, stored, widened
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import InstanceAverage, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.usability import require_usable
-from normcli.domain.wide_moments import WideMoments, completed, plain, stored, wide
+from normcli.domain.wide_moments import WideMoments, completed
 from normcli.engine.report import Tally, tally
 from normcli.engine.walk import Walk
 
@@ -116,8 +116,7 @@ class HeldSums:
         self.sums: Any = no_sums(shape)
         if spec is not None:
             levels = None if spec.quantiles is None else spec.levels
-            extremes = dtype is not None and needs_extremes(spec.method, dtype)
-            self.sums = no_sums(shape, levels, spec.p, extremes)
+            self.sums = no_sums(shape, levels, spec.p, spec.method, dtype)
 
     def put(self, region: int, index: tuple[slice, ...], moments: Found) -> None:
         """Add the region to its groups."""
@@ -180,7 +179,7 @@ class StoredMoments:
         for name in kind_of(self._spec.method).names():
             parts += self.sink.write(name, block, getattr(found, name))
         for name in rest_names(self._spec.method, self._dtype):
-            parts += self.sink.write(name, block, getattr(wide(found), name))
+            parts += self.sink.write(name, block, getattr(widened(found), name))
         for name, values in found.derived(self._spec.ddof).items():
             parts += self.sink.write(name, block, values)
         counts = tally(found, self._spec, self._dtype, index)

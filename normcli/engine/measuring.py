@@ -65,7 +65,7 @@ class Measurer:
             return self._sums(values, block.start)
         region = self.geometry.region(block.start, block.stop)
         extents = tuple(s.stop - s.start for s in region)
-        whole: Any = no_sums(extents, self.levels, self.p, self._ranged(values.dtype))
+        whole: Any = no_sums(extents, self.levels, self.p, self.method, values.dtype)
         for part in parts:
             start = tuple(a + s.start for a, s in zip(block.start, part, strict=True))
             stop = tuple(a + s.stop for a, s in zip(block.start, part, strict=True))
@@ -84,15 +84,14 @@ class Measurer:
         if self.levels is None:
             return self.finish(self.sums(source, values, block), values.dtype)
         plain = Measurer(self.compute, self.geometry).moments(source, values, block)
-        parts = source.stored_parts(block)
+        parts, known = source.stored_parts(block), None
         if parts is not None:
-            # What is not stored has no place in an order, as what is not finite.
-            known = np.full_like(values, np.nan, np.float64)
+            known = np.zeros_like(values, bool)
             for part in parts:
-                known[part] = values[part]
-            values = known
-        quantiles = whole_quantiles(values, self.geometry, block.start, self.levels)
-        return QuantileMoments.of(plain, *quantiles, np.zeros(plain.shape))
+                known[part] = True
+        quantiles, rests = whole_quantiles(values, self.geometry, block.start, self.levels, known)
+        lower, center, upper = quantiles
+        return QuantileMoments.of(plain, lower, center, upper, np.zeros(plain.shape), rests=rests)
 
     def finish(self, sums: Unrounded, dtype: np.dtype | None = None) -> Moments:
         """Return sums, rounded; those of elements of a type with what float64 leaves out."""
@@ -110,10 +109,10 @@ class Measurer:
             sketches = sketch_groups(values, self.geometry, start, self.levels, k)
             return SketchedMoments(plain, sketches)
         if self.p is not None:
-            powers = None
+            powers = far = None
             if needs_powers(self.p):
-                powers = measure_powers(values, self.geometry, start, self.p)
-            return PowerMoments(plain, powers, self.p)
+                powers, far = measure_powers(values, self.geometry, start, self.p)
+            return PowerMoments(plain, powers, self.p, far)
         if self._ranged(values.dtype):
             return measure_extremes(values, self.geometry, start, plain)
         return plain

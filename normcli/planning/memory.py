@@ -102,7 +102,8 @@ def method_cost(spec: NormSpec, geometry: Geometry, merged: bool) -> MethodCost:
     if spec.quantiles is not None:
         sketch = sketch_bytes(geometry.group_count, geometry.group_size)
         # Elements that are ordered: a copy in float64, the ordered one, and which are finite.
-        return MethodCost(40, 0, sketch, 17, 2 * MIB, merged)
+        # Quantiles, their error, what they lack of integers, and the spread.
+        return MethodCost(64, 0, sketch, 17, 2 * MIB, merged)
     if spec.p is not None:
         sums = exact_bytes(np.dtype(np.float64)) if needs_powers(spec.p) else 0
         return MethodCost(8, sums, worker=5 * MIB if sums else 0)

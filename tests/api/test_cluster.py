@@ -195,6 +195,22 @@ def test_quantiles_and_norms_give_the_same_bits(cluster, tmp_path, method, mode)
         assert getattr(here, array).tobytes() == getattr(there, array).tobytes()
 
 
+@pytest.mark.parametrize("method", [ROBUST, LP], ids=["robust", "lp"])
+def test_what_float64_does_not_hold_by_methods_of_their_own(cluster, tmp_path, method):
+    pytest.importorskip("datasketches")
+    x = integers("i8") // 2 if method is ROBUST else floats() / 64
+    name = store(tmp_path, "x", x, "zarr3", (3, 4, 7))
+    options = {"layout": LAYOUT, **method}
+    normcli.apply(name, tmp_path / "here.npy", workers=2, **options)
+    normcli.apply(name, tmp_path / "there.npy", scheduler_file=cluster, **options)
+    assert (tmp_path / "here.npy").read_bytes() == (tmp_path / "there.npy").read_bytes()
+    here = normcli.fit(name, workers=2, **options).statistics.moments
+    there = normcli.fit(name, scheduler_file=cluster, **options).statistics.moments
+    assert here.names() == there.names()
+    for array in here.names():
+        assert getattr(here, array).tobytes() == getattr(there, array).tobytes()
+
+
 def test_apply_with_moving_statistics_and_its_inverse(cluster, tmp_path):
     name = store(tmp_path, "x", X, "npy")
     normcli.fit(

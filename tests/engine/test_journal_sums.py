@@ -61,6 +61,19 @@ def test_sums_keep_every_bit(settings):
     assert pack_named(a, compared(a)) == pack_named(b, compared(b))
 
 
+def test_powers_that_leave_float64_keep_every_bit():
+    x = np.geomspace(1e-300, 1e300, 400).reshape(100, 4)
+    sums, measurer = measured({"method": "lp", "p": 7.0}, x)
+    assert isinstance(sums, PowerMoments)
+    assert sums.far is not None
+    again = unpack_sums(json.loads(text(sums)))
+    assert text(again) == text(sums)
+    more, _ = measured({"method": "lp", "p": 7.0}, x[::-1] * 1e3)
+    a, b = (measurer.finish(one.merge(more)) for one in (sums, again))
+    assert pack_named(a, a.names()) == pack_named(b, b.names())
+    assert np.isfinite(a.norm).all()
+
+
 def compared(moments) -> tuple[str, ...]:
     # A sketch that is full draws random bits: its quantiles are not compared to the last bit.
     left_out = ("lower", "center", "upper")

@@ -105,9 +105,13 @@ def test_quantiles_and_norms_are_continued(
             assert found[array].tobytes() == want[array].tobytes(), array
 
 
-def test_sketches_of_many_elements_are_continued(forks: Forks, tmp_path):
+@pytest.mark.parametrize("base", [0, 17 * 10**17])
+def test_sketches_of_many_elements_are_continued(forks: Forks, tmp_path, base):
     x = np.random.default_rng(2).normal(size=(400_000, 2)).astype("f4")
-    np.save(tmp_path / "in.npy", x)
+    if base:
+        # Nanoseconds since 1970, of one millisecond.
+        x = np.rint(x * 1e6).astype("i8")
+    np.save(tmp_path / "in.npy", x + base if base else x)
     given = ["fit", "in.npy", "-o", "y.npz", "--layout", "NC", "--method", "robust"]
     given += ["--memory", "45MiB", "-j", "2"]
     faulty = forks.run(
@@ -118,10 +122,13 @@ def test_sketches_of_many_elements_are_continued(forks: Forks, tmp_path):
     assert ended.code == 0, ended.err
     with np.load(tmp_path / "y.npz") as found:
         np.testing.assert_array_equal(found["count"], 400_000)
-        np.testing.assert_array_equal(found["maximum"], x.max(0))
+        np.testing.assert_array_equal(found["maximum"], (x.max(0) + base).astype("f8"))
         assert 0 < found["rank_error"][0] < 1e-4
         for name, point in (("lower", 0.25), ("center", 0.5), ("upper", 0.75)):
-            ranks = (x <= found[name]).mean(0)
+            quantile = found[name] - base
+            if base:
+                quantile = (found[name].astype("i8") - base) + found[f"{name}_rest"]
+            ranks = (x <= quantile).mean(0)
             assert np.all(np.abs(ranks - point) <= 2 * found["rank_error"])
 
 
