@@ -19,10 +19,12 @@ from normcli.domain.statistics import SourceDescription
 from normcli.errors import InputError
 
 SCHEMA = "normcli-statistics"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Written where nothing needs more: versions that read only this one take m2 as it stands, which is
 # infinite or 0 where squares leave float64.
 PLAIN_VERSION = 1
+# Those that read this one and no later take a moving variance as it stands.
+SCALED_VERSION = 2
 # Provenance with a place of its own in the file; the rest goes under "provenance".
 _PROVENANCE = {"version": "normcli_version", "created": "created", "command": "command"}
 
@@ -62,6 +64,7 @@ def statistics_attrs(
     has_scale: bool = False,
     has_bias: bool = False,
     scaled: bool = False,
+    moving_scaled: bool = False,
 ) -> dict[str, Any]:
     """Return the attributes of a sidecar, as JSON can hold them.
 
@@ -81,11 +84,14 @@ def statistics_attrs(
         Whether a scale and a bias were applied; an absent one is not the same as ones or zeros.
     scaled : bool
         Whether some squares leave float64, and are held in units of a power of two.
+    moving_scaled : bool
+        Whether moving variances do so.
     """
+    version = SCALED_VERSION if scaled else PLAIN_VERSION
     made = dict(provenance or {})
     return {
         "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION if scaled else PLAIN_VERSION,
+        "schema_version": SCHEMA_VERSION if moving_scaled else version,
         **{key: made.pop(name, None) for name, key in _PROVENANCE.items()},
         "epsilon": spec.epsilon,
         "momentum": _momentum_text(moving),

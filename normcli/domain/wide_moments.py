@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from normcli.domain import limbs
+from normcli.domain.error_free import two_sum
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
 
@@ -97,8 +98,8 @@ class WideMoments(Moments):
         part = more.count / np.maximum(plain.count, 1)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             delta = (theirs[0] - mine[0]) + (theirs[1] - mine[1])
-            mean, lost = _two_sum(mine[0], delta * part)
-            mean, rest = _two_sum(mean, lost + mine[1])
+            mean, lost = two_sum(mine[0], delta * part)
+            mean, rest = two_sum(mean, lost + mine[1])
             m2 = mine[2] + theirs[2] + delta * delta * (self.count * part)
             for only, side in ((more.count == 0, mine), (self.count == 0, theirs)):
                 mean, rest, m2 = (
@@ -312,10 +313,3 @@ def _rest_of_integers(sums: ExactMoments, mean: np.ndarray) -> np.ndarray:
     rest = limbs.quotient(number, count, np.zeros_like(count))
     rest = np.where(below, -rest, rest) - part
     return np.where(negative, -rest, rest)
-
-
-def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a sum and what its rounding took away, which is exact."""
-    total = a + b
-    kept = total - a
-    return total, (a - (total - kept)) + (b - kept)

@@ -53,7 +53,7 @@ def _drop_attr(name):
 BROKEN = [
     (_drop_attr("schema"), InputError, "no normcli statistics (it has no schema)"),
     (_set("schema", to="other"), InputError, "its schema is 'other'"),
-    (_set("schema_version", to=3), InputError, "schema version 3, newer than the 2"),
+    (_set("schema_version", to=4), InputError, "schema version 4, newer than the 3"),
     (_set("schema_version", to="1"), InputError, "schema version '1'"),
     (_set("schema_version", to=True), InputError, "schema version True"),
     (_drop_attr("spec"), InputError, "spec is no JSON object"),
