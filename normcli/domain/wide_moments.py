@@ -14,7 +14,7 @@ import numpy as np
 
 from normcli.domain import limbs
 from normcli.domain.error_free import two_sum
-from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.exact_moments import AT_ONCE, ExactMoments
 from normcli.domain.moments import Moments
 
 # Integers up to this are float64 numbers.
@@ -218,16 +218,19 @@ def completed(moments: Moments, sums: ExactMoments, method: str, dtype: np.dtype
         return moments
     found = wide(moments)
     part = sums[need] if need.ndim else sums.reshape((1,))
+    center = moments.mean[need].reshape(-1)
+    pieces = [slice(i, i + AT_ONCE) for i in range(0, center.size, AT_ONCE)]
     if integers:
-        rest = _rest_of_integers(part, moments.mean[need].reshape(-1))
+        rest = np.concatenate([_rest_of_integers(part[i], center[i]) for i in pieces])
         found.mean_rest[need] = rest if need.ndim else rest[0]
         return found
     for ends in (found.minimum_rest, found.maximum_rest):
         ends[...] = 0.0  # Those of floats are exact.
     exponent = _exponent(moments)[need].reshape(-1)
-    mean, m2 = part.scaled(exponent)
+    scaled = [part[i].scaled(exponent[i]) for i in pieces]
+    mean, m2 = (np.concatenate(values) for values in zip(*scaled, strict=True))
     with np.errstate(under="ignore"):
-        rest = mean - np.ldexp(moments.mean[need].reshape(-1), -exponent)
+        rest = mean - np.ldexp(center, -exponent)
     for name, values in (("mean_rest", rest), ("m2_scaled", m2), ("m2_exponent", exponent)):
         getattr(found, name)[need] = values if need.ndim else values[0]
     return found
