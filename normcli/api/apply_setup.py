@@ -233,7 +233,7 @@ class ApplySetup:
             known=self.known is not None,
             per_dataset=self.spec.per_dataset,
             affine_bytes=self.applied.nbytes,
-            method=method_cost(self.spec, self.geometry, merged=False),
+            method=method_cost(self.spec, self.geometry, False, info.dtype),
             may_keep=may_keep and is_slow_to_decode(info),
         )
         require_sketches(self.spec, self.geometry, plan.passes[0], merged=False)

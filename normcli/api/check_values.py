@@ -111,8 +111,10 @@ def compare_values(
     findings += _spread(parts, odd)
     findings += _nonfinite(parts, spec, odd)
     findings += _epsilon(parts, known.statistics)
-    moving = known.statistics.moving is not None and estimate != "pooled"
-    findings += _resolution(parts, source, spec, moving)
+    moving = known.statistics.moving if estimate != "pooled" else None
+    # Earlier versions did not keep what the rounding of a moving mean took away.
+    lacking = moving is not None and moving.beyond is None
+    findings += _resolution(parts, source, spec, lacking)
     return findings, looked_at
 
 
@@ -278,12 +280,12 @@ def _epsilon(parts: list[_Seen], statistics: Statistics) -> Iterator[Finding]:
 
 
 def _resolution(
-    parts: list[_Seen], source: ArraySource, spec: NormSpec, moving: bool
+    parts: list[_Seen], source: ArraySource, spec: NormSpec, lacking: bool
 ) -> Iterator[Finding]:
     try:
         for part in parts:
             if part.fit is not None:
-                fit = plain(part.fit) if moving else part.fit
+                fit = plain(part.fit) if lacking else part.fit
                 require_resolved(fit, source.info.dtype, source.name, spec)
     except DataPolicyError as error:
         yield misfit("range", error.message.rstrip("."))

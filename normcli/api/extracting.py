@@ -63,6 +63,7 @@ _SYNONYMS = {"moving_var": "moving_variance", "var": "variance", "axes": "aggreg
 _OF_ELEMENTS = ("mean", "variance", "minimum", "maximum")
 # What says how they are to be taken.
 _BESIDE = ("count", "nonfinite", "m2_exponent", "minimum", "maximum")
+_SQUARES_BESIDE = {"moving_variance": ("moving_exponent",)}
 
 
 def extract_value(path: str, name: str) -> Any:
@@ -94,7 +95,8 @@ def extract_value(path: str, name: str) -> Any:
 
     def choose(names: tuple[str, ...]) -> list[str]:
         there.extend(names)
-        asked = (name, wanted, *(_BESIDE if wanted in (*_OF_ELEMENTS, "m2") else ()))
+        beside = _BESIDE if wanted in (*_OF_ELEMENTS, "m2") else _SQUARES_BESIDE.get(wanted, ())
+        asked = (name, wanted, *beside)
         held = [own for own in dict.fromkeys(asked) if own in names]
         if not held:
             # Of a model with one layer, the layer need not be named.
@@ -119,6 +121,8 @@ def extract_value(path: str, name: str) -> Any:
             return _known(values, bundle, path)
         if wanted in ("variance", "m2"):
             _require_squares(values, key, bundle, path)
+        if "moving_exponent" in bundle.arrays and wanted == "moving_variance":
+            _require_moving(bundle.arrays["moving_exponent"], path)
         if wanted in _OF_ELEMENTS:
             values = _known(values, bundle, path)
         if key == "std":
@@ -304,6 +308,23 @@ def _require_squares(values: np.ndarray, key: str, bundle: Bundle, path: str) ->
         raise DataPolicyError(
             f"{path}: the {key} of {int(lost.sum())} of {lost.size} groups leaves float64.",
             "Fit with --method zscore, whose std fits.",
+        )
+
+
+def _require_moving(exponent: np.ndarray, path: str) -> None:
+    """Refuse moving variances that leave float64.
+
+    Raises
+    ------
+    DataPolicyError
+        When there are some.
+    """
+    lost = int(np.count_nonzero(exponent))
+    if lost:
+        raise DataPolicyError(
+            f"{path}: the moving variance of {lost} of {exponent.size} groups leaves float64.",
+            "Take moving_variance_scaled and moving_exponent, of which it is "
+            "moving_variance_scaled * 4**moving_exponent.",
         )
 
 

@@ -20,12 +20,12 @@ from normcli.bundles.statistics_file import (
     draft_statistics,
 )
 from normcli.domain.exact_moments import ExactMoments
-from normcli.domain.moment_kinds import Unrounded, plain, plain_sums
+from normcli.domain.moment_kinds import Unrounded, plain_sums
 from normcli.domain.moments import Moments
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.part import Part
 from normcli.domain.statistics import SourceDescription, Statistics, added
-from normcli.domain.usability import require_usable
+from normcli.domain.usability import require_moving_usable, require_usable
 from normcli.engine.collectors import HeldMoments, HeldSums, MovingFold
 from normcli.engine.measuring import Measurer
 from normcli.engine.report import Tally, tally
@@ -150,6 +150,8 @@ class FitPasses:
             self.setup.measured.segments[batch],
             self.setup.source.info.shape[batch],
             self.setup.spec.nonfinite,
+            self.setup.spec.method,
+            self.setup.described.dtype,
         )
 
     def _finish(
@@ -159,10 +161,9 @@ class FitPasses:
         moving: MovingStatistics | None,
         source: SourceDescription,
     ) -> tuple[Statistics, Tally]:
-        if moving is not None:
-            # Batches are folded in float64.
-            require_usable(plain(moments), self.setup.spec, source.dtype, self.setup.source.name)
         require_usable(moments, self.setup.spec, source.dtype, self.setup.source.name)
+        if moving is not None:
+            require_moving_usable(moving, moments, self.setup.spec, self.setup.source.name)
         if self.setup.earlier is not None:
             before = self.setup.earlier.moments
             assert before is not None

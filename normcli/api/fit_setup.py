@@ -141,7 +141,7 @@ class FitSetup:
         """Return what will be read, in which blocks."""
         info = self.source.info
         held = 0 if self.by_block else self.geometry.group_count
-        method = method_cost(self.spec, self.geometry, self.exact)
+        method = method_cost(self.spec, self.geometry, self.exact, info.dtype)
         moving_axis = self.layout.batch_axis if self.rule is not None else None
         sums = held if self.exact else 0
         if self.part is not None:

@@ -21,6 +21,7 @@ from normcli.bundles.statistics_file import statistics_from_bundle
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments, WideQuantileMoments
 from normcli.domain.wide_moments import WideMoments
+from normcli.domain.wide_moving import Beyond
 from normcli.errors import InputError
 
 _BUNDLES = (".json", ".safetensors", ".npz", ".h5", ".hdf5", ".zarr", *CHECKPOINTS)
@@ -178,6 +179,8 @@ def _statistics(text: str, bundle: Bundle) -> Inspection:
         facts["beyond float64"] = (
             "integers beyond 2**53; their median is center + center_rest, their quantiles likewise"
         )
+    if statistics.moving is not None and statistics.moving.beyond is not None:
+        facts["moving beyond float64"] = _moving_beyond(statistics.moving.beyond)
     if isinstance(statistics.moments, QuantileMoments):
         facts["rank error"] = _rank_error(statistics.moments)
     for name, value in statistics.provenance.items():
@@ -214,6 +217,16 @@ def _beyond(moments: WideMoments) -> str:
     return "integers beyond 2**53; their mean is mean + mean_rest" + (
         ", their extremes likewise" if not np.any(np.isnan(moments.minimum_rest)) else ""
     )
+
+
+def _moving_beyond(beyond: Beyond) -> str:
+    lost = int(np.count_nonzero(beyond.exponent))
+    if lost:
+        return (
+            f"the squares of {lost} of {beyond.exponent.size} groups; there the moving variance is "
+            "moving_variance_scaled * 4**moving_exponent"
+        )
+    return "integers beyond 2**53; their moving mean is moving_mean + moving_mean_rest"
 
 
 def _rank_error(moments: QuantileMoments) -> str:

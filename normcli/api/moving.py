@@ -11,9 +11,12 @@ from normcli.api.options import FitOptions
 from normcli.api.preparing import batch_sizes
 from normcli.bundles.statistics_file import read_statistics
 from normcli.domain.conventions import convention as find_convention
+from normcli.domain.moment_kinds import plain
 from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.statistics import Statistics, require_whole
+from normcli.domain.usability import require_resolved
+from normcli.domain.wide_moving import start_of
 from normcli.errors import InputError, UsageError
 
 STARTS = ("zeros-ones", "first-batch")
@@ -111,8 +114,12 @@ def moving_start(
     ------
     InputError
         When a file of start values has another shape.
+    DataPolicyError
+        When integers were beyond 2**53, and what the rounding of their mean took away is not
+        known: statistics of an earlier version.
     """
     if earlier is not None and earlier.moving is not None:
+        _require_rests(earlier, "What --update continues")
         return replace(earlier.moving, rule=replace(rule, start=earlier.moving.rule.start))
     if rule.start in STARTS:
         return MovingStatistics.begin(rule, shape)
@@ -124,7 +131,24 @@ def moving_start(
             f"The start values in {rule.start} have shape {mean.shape}, but the statistics of "
             f"{spec.layout} have {shape}."
         )
-    return MovingStatistics(rule, np.array(mean), np.array(variance))
+    _require_rests(start, rule.start)
+    beyond = None
+    if start.moving is not None:
+        beyond = start.moving.beyond
+    elif start.moments is not None:
+        mean, variance, beyond = start_of(start.moments, mean, variance, start.spec.ddof)
+    return MovingStatistics(rule, np.array(mean), np.array(variance), beyond=beyond)
+
+
+def _require_rests(start: Statistics, where: str) -> None:
+    """Refuse a start that lacks what the rounding of the mean of integers took away."""
+    moments, moving = start.moments, start.moving
+    if moments is None or (moving is not None and moving.beyond is not None):
+        return
+    if moving is not None:
+        moments = plain(moments)
+    hint = "Fit afresh: this version keeps what an earlier one did not."
+    require_resolved(moments, start.source.dtype, where, start.spec, hint)
 
 
 def earlier_statistics(path: str | Path | None) -> Statistics | None:

@@ -20,11 +20,12 @@ from normcli.errors import InputError
 
 SCHEMA = "normcli-statistics"
 SCHEMA_VERSION = 3
-# With m2_exponent, in units of which squares are held that leave float64.
-SCALED_VERSION = 2
 # Written where nothing needs more: versions that read only this one take m2 as it stands, which is
 # infinite or 0 where squares leave float64.
 PLAIN_VERSION = 1
+# Those that read this one and no later take a moving variance as it stands, and the items of
+# sketches for the elements themselves.
+SCALED_VERSION = 2
 # What the items of sketches are, where they are not the elements themselves.
 SKETCH_ITEMS, INTEGERS = "sketch_items", "integers"
 # Provenance with a place of its own in the file; the rest goes under "provenance".
@@ -67,6 +68,7 @@ def statistics_attrs(
     has_bias: bool = False,
     scaled: bool = False,
     integer_items: bool = False,
+    moving_scaled: bool = False,
 ) -> dict[str, Any]:
     """Return the attributes of a sidecar, as JSON can hold them.
 
@@ -88,12 +90,14 @@ def statistics_attrs(
         Whether some squares leave float64, and are held in units of a power of two.
     integer_items : bool
         Whether the items of sketches stand for 64-bit integers.
+    moving_scaled : bool
+        Whether moving variances do so.
     """
     version = SCALED_VERSION if scaled else PLAIN_VERSION
     made = dict(provenance or {})
     return {
         "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION if integer_items else version,
+        "schema_version": SCHEMA_VERSION if integer_items or moving_scaled else version,
         **{key: made.pop(name, None) for name, key in _PROVENANCE.items()},
         "epsilon": spec.epsilon,
         "momentum": _momentum_text(moving),

@@ -41,6 +41,7 @@ from normcli.bundles.statistics_attributes import (
     statistics_attrs,
 )
 from normcli.bundles.wide_arrays import completed_by_sums, with_rests
+from normcli.bundles.wide_moving_arrays import MOVING_NAMES, beyond_from_arrays, moving_rests
 from normcli.domain.affine import Affine
 from normcli.domain.moment_kinds import EXTREMES, kind_of, moments_from, needs_extremes
 from normcli.domain.moments import Moments
@@ -69,9 +70,10 @@ ARRAY_NAMES = (
 )
 # Those of one method: of quantiles, and of norms.
 METHOD_NAMES = ("lower", "center", "upper", "spread", "rank_error", "norm")
-# Those of data that float64 does not hold; see `WideMoments`.
-WIDE_NAMES = ("mean_rest", "m2_scaled", "m2_exponent", *EXTREMES, *QUANTILE_RESTS)
+# Those of data that float64 does not hold; see `WideMoments` and `Beyond`.
+WIDE_NAMES = ("mean_rest", "m2_scaled", "m2_exponent", *EXTREMES, *QUANTILE_RESTS, *MOVING_NAMES)
 _COUNTS = ("count", "nonfinite")
+_EXPONENTS = ("m2_exponent", "moving_exponent")
 
 
 def statistics_bundle(stats: Statistics) -> Bundle:
@@ -90,6 +92,7 @@ def statistics_bundle(stats: Statistics) -> Bundle:
         held.update(dict.fromkeys(EXTREMES))
     if stats.moving is not None:
         held["moving_mean"], held["moving_variance"] = stats.moving.mean, stats.moving.variance
+        held.update(moving_rests(stats.moving.beyond))
     held["scale"], held["bias"] = stats.affine.scale, stats.affine.bias
     if stats.exact is not None:
         held.update(exact_arrays(stats.exact))
@@ -108,6 +111,7 @@ def statistics_bundle(stats: Statistics) -> Bundle:
         has_bias=stats.affine.bias is not None,
         scaled=scaled,
         integer_items=integer_items,
+        moving_scaled="moving_exponent" in held,
     )
     return Bundle({name: values for name, values in held.items() if values is not None}, attrs)
 
@@ -141,7 +145,7 @@ def statistics_from_bundle(bundle: Bundle, path: str) -> Statistics:
         name: to_count(values, f"{path}: {name!r}")
         if name in _COUNTS
         else to_integer(values, f"{path}: {name!r}")
-        if name == "m2_exponent"
+        if name in _EXPONENTS
         else to_float64(values, f"{path}: {name!r}")
         for name, values in bundle.arrays.items()
         if name in (*ARRAY_NAMES, *METHOD_NAMES, *WIDE_NAMES)
@@ -293,11 +297,12 @@ def _moving(
     arrays: dict[str, np.ndarray], rule: MovingRule | None, batches: int, path: str
 ) -> MovingStatistics | None:
     if rule is None:
-        if "moving_mean" in arrays or "moving_variance" in arrays:
+        if any(name in arrays for name in ("moving_mean", "moving_variance", *MOVING_NAMES)):
             raise InputError(f"{path} holds moving statistics, but not how they were kept.")
         return None
     _require_names(arrays, ("moving_mean", "moving_variance"), path)
-    return MovingStatistics(rule, arrays["moving_mean"], arrays["moving_variance"], batches)
+    mean, variance = arrays["moving_mean"], arrays["moving_variance"]
+    return MovingStatistics(rule, mean, variance, batches, beyond_from_arrays(arrays, path))
 
 
 def _require_names(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: str) -> None:

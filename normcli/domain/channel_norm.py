@@ -164,6 +164,8 @@ def channel_norm(
         )
     moving_ones = statistics.moving is not None and estimate != "pooled"
     moments = statistics.moments
+    if moving_ones and statistics.moving is not None and statistics.moving.beyond is not None:
+        _require_held(statistics.moving.beyond.exponent != 0)
     if moments is not None and not moving_ones:
         if isinstance(moments, WideMoments):
             _require_held(moments.m2_exponent != 0)

@@ -20,7 +20,7 @@ from normcli.domain.moments import Moments
 # Digits of as many sums as a group has elements below this fit in int64 without a carry.
 _UNCARRIED = 1 << 30
 # Groups rounded at once: temporaries are some 600 bytes each.
-_AT_ONCE = 1 << 12
+AT_ONCE = 1 << 12
 
 Terms = list[tuple[np.ndarray, np.ndarray]]
 
@@ -219,12 +219,12 @@ class ExactMoments:
 
     def finish(self) -> Moments:
         """Return the moments in float64: mean and m2 correctly rounded."""
-        if self.count.size <= _AT_ONCE:
+        if self.count.size <= AT_ONCE:
             return self._finish()
         flat = self.reshape((self.count.size,))
         found = Moments.identity(flat.shape)
-        for start in range(0, self.count.size, _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
+        for start in range(0, self.count.size, AT_ONCE):
+            part = slice(start, start + AT_ONCE)
             found.store(part, flat[part]._finish())
         return Moments(*(getattr(found, f.name).reshape(self.shape) for f in fields(found)))
 

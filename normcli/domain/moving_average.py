@@ -8,6 +8,9 @@ weight of a full one, as in PyTorch, Keras, Flax and ONNX.
 PyTorch's InstanceNorm with ``track_running_stats`` keeps the same for statistics of observations:
 ``mean_k`` and ``v_k`` are then the plain averages of mean and variance over the observations of
 batch k, each with its own divisor.
+
+What float64 does not hold is kept beside the arrays, where there is such data (`wide_moving`).
+Everything else has the bits of the formulas above.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from math import gcd
 
 import numpy as np
 
+from normcli.domain.batch_estimate import BatchEstimate, WideEstimate
 from normcli.domain.moments import Moments
+from normcli.domain.moving_step import Step
+from normcli.domain.wide_moving import Beyond, beyond_of, folded, rounded_groups
 from normcli.errors import DataPolicyError
 
 
@@ -56,56 +62,6 @@ class MovingRule:
 
 
 @dataclass(frozen=True)
-class BatchEstimate:
-    """What one batch says of each group.
-
-    Attributes
-    ----------
-    mean, variance : ndarray of float64
-        What is fed; NaN where that is the outcome of the batch.
-    empty : ndarray of bool
-        Groups without a finite element, of which the batch says nothing.
-    """
-
-    mean: np.ndarray
-    variance: np.ndarray
-    empty: np.ndarray
-
-
-class InstanceAverage:
-    """The plain average of the statistics of the observations of one batch.
-
-    Observations without a finite element in a group do not count for it. They are added one after
-    the other, so that the sum does not depend on how many come at once.
-    """
-
-    def __init__(self) -> None:
-        self._sums: tuple[np.ndarray, ...] | None = None
-
-    def add(self, found: BatchEstimate, axis: int) -> None:
-        """Take the statistics of the next observations, which follow each other along an axis."""
-        terms = tuple(
-            np.moveaxis(values, axis, 0)
-            for values in (
-                np.where(found.empty, 0.0, found.mean),
-                np.where(found.empty, 0.0, found.variance),
-                (~found.empty).astype(np.float64),
-            )
-        )
-        before = self._sums or tuple(np.zeros(part.shape[1:]) for part in terms)
-        self._sums = tuple(
-            np.add.accumulate(np.concatenate([start[np.newaxis], part]))[-1]
-            for start, part in zip(before, terms, strict=True)
-        )
-
-    def estimate(self) -> BatchEstimate:
-        """Return the average over the observations so far, of which there is one or more."""
-        assert self._sums is not None
-        mean, variance, seen = self._sums
-        return BatchEstimate(mean / np.maximum(seen, 1), variance / np.maximum(seen, 1), seen == 0)
-
-
-@dataclass(frozen=True)
 class MovingStatistics:
     """Moving mean and variance after some number of batches.
 
@@ -117,12 +73,15 @@ class MovingStatistics:
         One entry for each group.
     batches : int
         Batches folded so far.
+    beyond : Beyond or None
+        What float64 leaves out of them; None where it leaves out nothing.
     """
 
     rule: MovingRule
     mean: np.ndarray
     variance: np.ndarray
     batches: int = 0
+    beyond: Beyond | None = None
 
     @classmethod
     def begin(cls, rule: MovingRule, shape: tuple[int, ...]) -> MovingStatistics:
@@ -154,7 +113,12 @@ class MovingStatistics:
             mean = np.where(batch.nonfinite > 0, np.nan, mean)
             variance = np.where(batch.nonfinite > 0, np.nan, variance)
             empty = np.zeros(empty.shape, bool)
-        return BatchEstimate(mean, variance, empty)
+        beyond = beyond_of(batch, variance, ddof)
+        if beyond is None:
+            return BatchEstimate(mean, variance, empty)
+        if nonfinite == "propagate":
+            beyond = Beyond.nothing(variance).where(batch.nonfinite > 0, beyond)
+        return WideEstimate(mean, variance, empty, beyond, rounded_groups(batch))
 
     def fold(self, batch: Moments, nonfinite: str = "omit") -> MovingStatistics:
         """Return the moving statistics after one more batch, a single group of elements.
@@ -175,9 +139,9 @@ class MovingStatistics:
         DataPolicyError
             When the plain average of batches meets one without a finite value.
         """
-        if self.rule.frozen and not np.any(self._unstarted(nonfinite)):
-            return self
-        mean, variance = batch.mean, batch.variance
+        first = self._unstarted(nonfinite)
+        if self.rule.frozen and not np.any(first):
+            return self._with_rests_of(batch)
         if self.rule.momentum is None and not self.rule.frozen:
             if np.any(batch.empty):
                 raise DataPolicyError(
@@ -185,21 +149,35 @@ class MovingStatistics:
                     "be averaged with the other batches.",
                     "Use a larger --batch-size, --momentum M, or the pooled statistics.",
                 )
-            weight = 1.0 / (self.batches + 1)
-            mean = self.mean + (mean - self.mean) * weight if self.batches else mean
-            variance = (
-                self.variance + (variance - self.variance) * weight if self.batches else variance
-            )
+            step, first = Step.cumulative(self.batches + 1), self.batches == 0
         else:
-            old = 1.0 if self.rule.frozen or self.rule.momentum is None else self.rule.momentum
-            new = 1.0 - old
-            first = self._unstarted(nonfinite)
-            mean = np.where(first, mean, old * self.mean + new * mean)
-            variance = np.where(first, variance, old * self.variance + new * variance)
+            held = self.rule.frozen or self.rule.momentum is None
+            step = Step.exponential(1.0 if held else float(self.rule.momentum or 0.0))
+        mean = np.where(first, batch.mean, step.plain(self.mean, batch.mean))
+        variance = np.where(first, batch.variance, step.plain(self.variance, batch.variance))
         # A batch without a finite element in a group says nothing about that group.
         mean = np.where(batch.empty, self.mean, mean)
         variance = np.where(batch.empty, self.variance, variance)
-        return replace(self, mean=mean, variance=variance, batches=self.batches + 1)
+        after = replace(self, mean=mean, variance=variance, batches=self.batches + 1)
+        known = self.beyond is not None or batch.beyond is not None
+        if not known and _all_finite(mean, variance):
+            return after
+        mean, variance, beyond = folded(self, batch, batch.rounded, (mean, variance), step, first)
+        if beyond is not None:
+            own = self.beyond or Beyond.nothing(self.variance)
+            beyond = own.where(batch.empty, beyond)
+        return replace(
+            after,
+            mean=np.where(batch.empty, self.mean, mean),
+            variance=np.where(batch.empty, self.variance, variance),
+            beyond=beyond,
+        )
+
+    def _with_rests_of(self, batch: BatchEstimate) -> MovingStatistics:
+        """Return the same, which stay as they are; of such integers they are known to be exact."""
+        if self.beyond is not None or not batch.rounded.any():
+            return self
+        return replace(self, beyond=Beyond.nothing(self.variance))
 
     def _unstarted(self, nonfinite: str) -> np.ndarray | bool:
         """Return which groups take their first batch as it is."""
@@ -209,3 +187,7 @@ class MovingStatistics:
             # A group may have no finite value in the first batch, so each one starts by itself.
             return np.isnan(self.mean)
         return self.batches == 0
+
+
+def _all_finite(*arrays: np.ndarray) -> bool:
+    return all(bool(np.isfinite(values).all()) for values in arrays)

@@ -10,6 +10,7 @@ from normcli.domain.constancy import constant_by_rule
 from normcli.domain.conventions import has_unit_constants
 from normcli.domain.moment_kinds import plain
 from normcli.domain.moments import Moments
+from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_moments import NormMoments
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments, WideQuantileMoments
@@ -22,6 +23,7 @@ from normcli.domain.transform import (
 )
 from normcli.domain.usability import require_resolved
 from normcli.domain.wide_moments import WideMoments
+from normcli.domain.wide_moving import Beyond
 from normcli.errors import InputError
 
 # Spreads within this and its inverse have inverses of 53 bits, with room for scale and bias.
@@ -71,6 +73,8 @@ def fitted_normalizer(
     moving = statistics.moving is not None and estimate != "pooled"
     if isinstance(statistics.moments, WideMoments) and not moving:
         return _of_moments(statistics.moments, spec, statistics.source.dtype)
+    if moving and statistics.moving is not None and statistics.moving.beyond is not None:
+        return _of_moving(statistics.moving, statistics.moving.beyond, spec)
     if not spec.divides_by:
         mean, variance = statistics.estimate(estimate)
         constant = replace(statistics, spec=spec).constant(estimate)
@@ -104,9 +108,12 @@ def require_told_apart(
         When these are such.
     """
     if statistics.moments is not None:
-        # What the rounding of a moving mean took away is not known.
-        moving = statistics.moving is not None and estimate != "pooled"
-        moments = plain(statistics.moments) if moving else statistics.moments
+        moments = statistics.moments
+        if statistics.moving is not None and estimate != "pooled":
+            if statistics.moving.beyond is not None:
+                return
+            # Earlier versions did not keep what the rounding of a moving mean took away.
+            moments = plain(moments)
         require_resolved(moments, dtype, where, spec)
 
 
@@ -147,11 +154,7 @@ def _in_units(moments: WideMoments, spec: NormSpec, dtype: np.dtype) -> Normaliz
     if has_unit_constants(spec.convention):
         # They are divided by 1, which is no number of their units.
         exponent = np.where(constant, 0, exponent)
-    if spec.epsilon:
-        # An epsilon far above the variance would be infinite in units of the elements.
-        size = np.sqrt(spec.epsilon) if spec.placement == "inside" else spec.epsilon
-        least = int(np.frexp(size)[1])
-        exponent = np.where(exponent < 0, np.maximum(exponent, min(least, 0)), exponent)
+    exponent = _above_epsilon(exponent, spec)
     turn = moments.m2_exponent - exponent
     with np.errstate(over="ignore", under="ignore"):
         units = Moments(
@@ -167,6 +170,37 @@ def _in_units(moments: WideMoments, spec: NormSpec, dtype: np.dtype) -> Normaliz
     else:
         found = normalizer(spec, *pooled_estimate(units, spec), constant, exponent)
     return replace(found, exponent=exponent)
+
+
+def _of_moving(moving: MovingStatistics, beyond: Beyond, spec: NormSpec) -> Normalizer:
+    """Return what moving statistics contribute, with what float64 leaves out of them."""
+    constant = np.zeros(moving.mean.shape, bool)
+    fits = beyond.exponent == 0
+    center, variance, exponent = moving.mean, moving.variance, None
+    if beyond.scaled and spec.method != "center":
+        exponent = _above_epsilon(beyond.exponent, spec)
+        turn = beyond.exponent - exponent
+        with np.errstate(over="ignore", under="ignore"):
+            units = np.ldexp(center, -beyond.exponent) + beyond.mean_rest
+            center = np.where(exponent == 0, center, np.ldexp(units, turn))
+            scaled = np.ldexp(beyond.variance_scaled, 2 * turn)
+            variance = np.where(fits, variance, scaled)
+    found = normalizer(spec, center, variance, constant, exponent)
+    rest = np.where(fits, beyond.mean_rest, 0.0)
+    if not spec.centered:
+        # Only what returns to its mean has a center.
+        rest = np.where(found.divisor == 0, rest, 0.0)
+    return replace(found, rest=rest, exponent=exponent)
+
+
+def _above_epsilon(exponent: np.ndarray, spec: NormSpec) -> np.ndarray:
+    """Return units in which epsilon, too, fits float64."""
+    if not spec.epsilon:
+        return exponent
+    # An epsilon far above the variance would be infinite in units of the elements.
+    size = np.sqrt(spec.epsilon) if spec.placement == "inside" else spec.epsilon
+    least = int(np.frexp(size)[1])
+    return np.where(exponent < 0, np.maximum(exponent, min(least, 0)), exponent)
 
 
 def _by_spread(

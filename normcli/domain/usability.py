@@ -7,6 +7,7 @@ import numpy as np
 from normcli.domain.constancy import constant_groups
 from normcli.domain.far_powers import LARGEST_P
 from normcli.domain.moments import Moments
+from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_moments import NormMoments, largest_magnitude
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments, WideQuantileMoments
@@ -15,6 +16,7 @@ from normcli.domain.wide_moments import (
     WideMoments,
     squares_surely_fit,
 )
+from normcli.domain.wide_moving import too_small
 from normcli.errors import DataPolicyError
 
 
@@ -109,6 +111,38 @@ def _require_centered_fit(moments: WideMoments, spec: NormSpec, where: str) -> N
         raise DataPolicyError(
             f"{where} holds values whose differences from their mean leave float64.",
             "Store the array in larger units, for example divided by a power of two.",
+        )
+
+
+def require_moving_usable(
+    moving: MovingStatistics, moments: Moments, spec: NormSpec, where: str
+) -> None:
+    """Refuse moving statistics that cannot be normalized with.
+
+    Raises
+    ------
+    DataPolicyError
+        When differences from the moving mean are the result and leave float64, or when the moving
+        variance has become too small to be kept, for data that had one.
+    """
+    if spec.method == "center":
+        seen = moments.count > 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            farthest = np.maximum(moments.maximum - moving.mean, moving.mean - moments.minimum)
+        if np.any(np.isinf(farthest[seen])):
+            raise DataPolicyError(
+                f"{where} holds values whose differences from their moving mean leave float64.",
+                "Store the array in larger units, for example divided by a power of two.",
+            )
+    if moving.beyond is None or spec.method == "center":
+        return
+    lost = too_small(moving.variance, moving.beyond, spec.method)
+    if np.any(lost):
+        raise DataPolicyError(
+            f"The moving variance of {int(np.count_nonzero(lost))} of {lost.size} groups of "
+            f"{where} has become smaller than any that is kept, beside its mean.",
+            "Leave --momentum and --batch-size out: pooled statistics are exact. A --momentum "
+            "nearer to 1 forgets more slowly.",
         )
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from normcli.domain import limbs
-from normcli.domain.exact_moments import ExactMoments
+from normcli.domain.error_free import two_sum
+from normcli.domain.exact_moments import AT_ONCE, ExactMoments
 from normcli.domain.moments import Moments
 
 # Integers up to this are float64 numbers.
@@ -96,8 +97,8 @@ class WideMoments(Moments):
         part = more.count / np.maximum(plain.count, 1)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             delta = (theirs[0] - mine[0]) + (theirs[1] - mine[1])
-            mean, lost = _two_sum(mine[0], delta * part)
-            mean, rest = _two_sum(mean, lost + mine[1])
+            mean, lost = two_sum(mine[0], delta * part)
+            mean, rest = two_sum(mean, lost + mine[1])
             m2 = mine[2] + theirs[2] + delta * delta * (self.count * part)
             for only, side in ((more.count == 0, mine), (self.count == 0, theirs)):
                 mean, rest, m2 = (
@@ -199,16 +200,19 @@ def completed(moments: Moments, sums: ExactMoments, method: str, dtype: np.dtype
         return moments
     found = wide(moments)
     part = sums[need] if need.ndim else sums.reshape((1,))
+    center = moments.mean[need].reshape(-1)
+    pieces = [slice(i, i + AT_ONCE) for i in range(0, center.size, AT_ONCE)]
     if integers:
-        rest = _rest_of_integers(part, moments.mean[need].reshape(-1))
+        rest = np.concatenate([_rest_of_integers(part[i], center[i]) for i in pieces])
         found.mean_rest[need] = rest if need.ndim else rest[0]
         return found
     for ends in (found.minimum_rest, found.maximum_rest):
         ends[...] = 0.0  # Those of floats are exact.
     exponent = _exponent(moments)[need].reshape(-1)
-    mean, m2 = part.scaled(exponent)
+    scaled = [part[i].scaled(exponent[i]) for i in pieces]
+    mean, m2 = (np.concatenate(values) for values in zip(*scaled, strict=True))
     with np.errstate(under="ignore"):
-        rest = mean - np.ldexp(moments.mean[need].reshape(-1), -exponent)
+        rest = mean - np.ldexp(center, -exponent)
     for name, values in (("mean_rest", rest), ("m2_scaled", m2), ("m2_exponent", exponent)):
         getattr(found, name)[need] = values if need.ndim else values[0]
     return found
@@ -294,10 +298,3 @@ def _rest_of_integers(sums: ExactMoments, mean: np.ndarray) -> np.ndarray:
     rest = limbs.quotient(number, count, np.zeros_like(count))
     rest = np.where(below, -rest, rest) - part
     return np.where(negative, -rest, rest)
-
-
-def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a sum and what its rounding took away, which is exact."""
-    total = a + b
-    kept = total - a
-    return total, (a - (total - kept)) + (b - kept)

@@ -7,11 +7,12 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from normcli.arrays.access import ArraySink, StoredPart
+from normcli.domain.batch_estimate import InstanceAverage
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.grid import Block
 from normcli.domain.moment_kinds import Found, kind_of, no_sums, plain, rest_names, stored, widened
 from normcli.domain.moments import Moments
-from normcli.domain.moving_average import InstanceAverage, MovingStatistics
+from normcli.domain.moving_average import MovingStatistics
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.pair_moments import PairMoments
 from normcli.domain.usability import require_usable
@@ -206,6 +207,10 @@ class MovingFold:
         Extent of the batch axis.
     nonfinite : str
         What NaN does.
+    method : str
+        Decides which squares are needed.
+    dtype : numpy.dtype, optional
+        Type of the data, of which more is kept than float64 holds, where that is needed.
     """
 
     def __init__(
@@ -217,8 +222,11 @@ class MovingFold:
         segment: int,
         observations: int,
         nonfinite: str,
+        method: str = "zscore",
+        dtype: np.dtype | None = None,
     ) -> None:
         self.moving = start
+        self._method, self._dtype = method, dtype
         self._walk = walk
         self._batch = batch
         self._shape = shape
@@ -259,6 +267,12 @@ class MovingFold:
             if self._next_region % in_slab == 0:
                 self._fold_slab()
 
+    def _rounded(self, sums: ExactMoments) -> Moments:
+        found = sums.finish()
+        if self._dtype is None:
+            return found
+        return completed(found, sums, self._method, self._dtype)
+
     def _place(self, index: tuple[slice, ...], moments: ExactMoments) -> None:
         length = index[self._batch].stop - index[self._batch].start
         if self._slab is None:
@@ -279,7 +293,7 @@ class MovingFold:
             segments = self._slab[(*before, slice(done, done + taken))]
             if self.moving.rule.instances:
                 self._average = self._average or InstanceAverage()
-                found = self.moving.estimate_of(segments.finish(), self._nonfinite)
+                found = self.moving.estimate_of(self._rounded(segments), self._nonfinite)
                 self._average.add(found, self._batch)
             union = segments.union(self._batch)
             self._open = union if self._open is None else self._open.merge(union)
@@ -294,7 +308,7 @@ class MovingFold:
         if self._average is not None:
             self.moving = self.moving.fold_estimate(self._average.estimate(), self._nonfinite)
         else:
-            self.moving = self.moving.fold(self._open.finish(), self._nonfinite)
+            self.moving = self.moving.fold(self._rounded(self._open), self._nonfinite)
         self._pooled = self._open if self._pooled is None else self._pooled.merge(self._open)
         self._open, self._average = None, None
         self._opened = 0

@@ -17,6 +17,7 @@ import numpy as np
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.dtypes import is_float
 from normcli.domain.geometry import Geometry
+from normcli.domain.moment_kinds import needs_extremes
 from normcli.domain.norm_moments import needs_powers
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_sketches import sketch_bytes
@@ -87,7 +88,7 @@ class MethodCost:
 PLAIN = MethodCost()
 
 
-def method_cost(spec: NormSpec, geometry: Geometry, merged: bool) -> MethodCost:
+def method_cost(spec: NormSpec, geometry: Geometry, merged: bool, dtype: np.dtype) -> MethodCost:
     """Return what the method of `spec` takes on an array.
 
     Parameters
@@ -98,6 +99,8 @@ def method_cost(spec: NormSpec, geometry: Geometry, merged: bool) -> MethodCost:
         Its axes on the array.
     merged : bool
         Whether statistics are kept in a form that can be merged.
+    dtype : numpy.dtype
+        Type of the elements.
     """
     if spec.quantiles is not None:
         sketch = sketch_bytes(geometry.group_count, geometry.group_size)
@@ -107,6 +110,9 @@ def method_cost(spec: NormSpec, geometry: Geometry, merged: bool) -> MethodCost:
     if spec.p is not None:
         sums = exact_bytes(np.dtype(np.float64)) if needs_powers(spec.p) else 0
         return MethodCost(8, sums, worker=5 * MIB if sums else 0)
+    if needs_extremes(spec.method, dtype):
+        # What the rounding of both extremes took away.
+        return MethodCost(16, 16)
     return PLAIN
 
 

@@ -16,7 +16,6 @@ from normcli.domain.layout import Layout
 from normcli.domain.methods import DIVISORS
 from normcli.domain.presets import make_spec
 from normcli.domain.statistics import SourceDescription, Statistics
-from normcli.errors import DataPolicyError
 from tests.examples import thirds
 
 REFERENCES = Path(__file__).parent.parent / "references"
@@ -279,14 +278,17 @@ def test_hard_values(name, tmp_path):
 
 
 @pytest.mark.parametrize("values", [[1e200, -1e200], [1e308, -1e308], [0.0, 1e-170]])
-def test_squares_beyond_float64_are_exact_or_refused(values, tmp_path):
-    np.save(tmp_path / "input.npy", np.array(values * 8))
+def test_squares_beyond_float64_are_exact(values, tmp_path):
+    x = np.array(values * 8)
+    np.save(tmp_path / "input.npy", x)
     normcli.apply(tmp_path / "input.npy", tmp_path / "y.npy", layout="N", epsilon=0.0)
-    np.testing.assert_array_equal(
-        np.load(tmp_path / "y.npy"), np.sign([1, -1] * 8) * np.sign(values[0] - values[1])
-    )
-    with pytest.raises(DataPolicyError, match=r"leaves? float64"):
-        normcli.fit(tmp_path / "input.npy", layout="N", momentum=0.1, batch_size=8)
+    signs = np.sign([1, -1] * 8) * np.sign(values[0] - values[1])
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), signs)
+    # Batches that are all alike have the average that each of them has.
+    options = {"layout": "N", "epsilon": 0.0, "batch_size": 8}
+    for more in ({"momentum": 0.1, "moving_start": "first-batch"}, {"momentum": "cumulative"}):
+        fitted = normcli.fit(tmp_path / "input.npy", **options, **more)
+        np.testing.assert_allclose(fitted.normalize(x), signs, rtol=1e-15)
 
 
 def test_the_lists_are_not_stale():

@@ -7,13 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from normcli.domain.batch_estimate import BatchEstimate, InstanceAverage
 from normcli.domain.moments import Moments
-from normcli.domain.moving_average import (
-    BatchEstimate,
-    InstanceAverage,
-    MovingRule,
-    MovingStatistics,
-)
+from normcli.domain.moving_average import MovingRule, MovingStatistics
 from normcli.errors import DataPolicyError
 
 RNG = np.random.default_rng(11)

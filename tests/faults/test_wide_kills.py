@@ -27,6 +27,8 @@ COMMANDS = {
     "fit": ("fit", "x.npy", "-o", "y.json", *BUDGET),
     "fit of a part": ("fit", "x.npy", "-o", "y.json", "--part", "1/2", *BUDGET),
     "fit of observations": ("fit", "x.npy", "-o", "y.json", "--mode", "instance", *BUDGET),
+    "fit of batches": ("fit", "x.npy", "-o", "y.json", "--momentum", "0.3", "--batch-size", "7",
+                       *BUDGET),
     "fit of extremes": ("fit", "x.npy", "-o", "y.json", "--method", "minmax", *BUDGET[:-2]),
     "apply": ("apply", "x.npy", "-o", "y.npy", *BUDGET),
     "apply to observations": ("apply", "x.npy", "-o", "y.npy", "--mode", "group", "--groups", "3",

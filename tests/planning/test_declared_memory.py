@@ -22,6 +22,7 @@ from normcli.domain.geometry import Geometry, bind
 from normcli.domain.grid import Block
 from normcli.domain.layout import Layout
 from normcli.domain.presets import make_spec
+from normcli.domain.wide_moments import WideMoments
 from normcli.engine.collectors import HeldMoments, HeldSums
 from normcli.engine.run import RegionTrees
 from normcli.engine.tasks import MeasureJob, measure_run
@@ -30,6 +31,7 @@ from normcli.kernels.numba_memory import Memory
 from normcli.kernels.numba_sums import new_sums, widths_of
 from normcli.kernels.select import kernels
 from normcli.planning.memory import (
+    EXACT_COPIES,
     KEPT_COPIES,
     MIB,
     MOMENTS_BYTES,
@@ -245,7 +247,7 @@ def test_what_methods_need_takes_no_more_than_declared(tmp_path, shape, mode, dt
     spec = make_spec(Layout("NC"), x.dtype, mode=mode, **settings)
     geometry = bind(spec, shape)
     merged = mode == "batch"
-    method = method_cost(spec, geometry, merged)
+    method = method_cost(spec, geometry, merged, x.dtype)
     groups = geometry.group_count
     plan = plan_fit(source.info, geometry, Resources(1, 1 << 30), "numpy", groups, method=method)
     (work,) = plan.passes
@@ -274,6 +276,64 @@ def test_what_methods_need_takes_no_more_than_declared(tmp_path, shape, mode, dt
 
     given = sum(part.moments.nbytes for result in results for part in result.regions)
     assert peak(put_together) + (given if merged else 0) <= plan.statistics_memory + ROOM
+
+
+@pytest.mark.parametrize("base", [0, 2**60])
+@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+def test_exact_extremes_take_no_more_than_declared(tmp_path, kernel, base):
+    shape = (24, 200_000)
+    x = base + np.random.default_rng(0).integers(0, 1000, shape)
+    np.save(tmp_path / "x.npy", x)
+    source = open_source(str(tmp_path / "x.npy"))
+    spec = make_spec(Layout("NC"), x.dtype, mode="batch", method="minmax")
+    geometry = bind(spec, shape)
+    groups = geometry.group_count
+    method = method_cost(spec, geometry, True, x.dtype)
+    given = (source.info, geometry, Resources(1, 1 << 30), kernel, groups)
+    plan = plan_fit(*given, sums_held=groups, method=method)
+    (work,) = plan.passes
+    walk = Walk(work.grid, geometry.kept)
+    job = MeasureJob(source, geometry, walk, kernel, True, spec)
+    measure_run(job, next(walk.runs()))  # compiles
+    results = []
+    for number, run in enumerate(walk.runs()):
+        if number:
+            results.append(measure_run(job, run))
+            continue
+        taken = peak(lambda run=run: results.append(measure_run(job, run)))
+        assert taken <= work.block_memory + ROOM
+    run = kernels(kernel)
+    moments: list[Any] = []
+
+    def put_together():
+        held = HeldSums(geometry.statistics_shape, spec, x.dtype)
+        trees = RegionTrees(walk, held)
+        for result in results:
+            trees.add(result)
+        moments.append(held.sums.canonical().finish(run.finish))
+
+    size = sum(part.moments.nbytes for result in results for part in result.regions)
+    assert peak(put_together) + size <= plan.statistics_memory + ROOM
+    assert isinstance(moments[0], WideMoments) == bool(base)
+
+
+@pytest.mark.parametrize(("dtype", "more"), [("i8", 16), ("u8", 16), ("i4", 0), ("f8", 0)])
+def test_exact_extremes_are_part_of_the_plan(dtype, more):
+    """Two float64 arrays beside the exact sums, and beside the rounded moments."""
+    info, plans = ArrayInfo((64, 1000), np.dtype(dtype)), {}
+    for name in ("zscore", "minmax"):
+        spec = make_spec(Layout("NC"), info.dtype, mode="batch", method=name)
+        axes = bind(spec, info.shape)
+        cost = method_cost(spec, axes, True, info.dtype)
+        assert (cost.sums, cost.arrays) == ((more, more) if name == "minmax" else (0, 0))
+        given = (info, axes, Resources(1, 1 << 30), "numpy", 1000)
+        plans[name] = plan_fit(*given, sums_held=1000, method=cost)
+    assert (
+        plans["minmax"].statistics_memory - plans["zscore"].statistics_memory
+        == 1000 * (KEPT_COPIES + 2) * more
+    )
+    (one,), (other,) = plans["minmax"].passes, plans["zscore"].passes
+    assert one.block_memory - other.block_memory == 1000 * (EXACT_COPIES + 1) * more
 
 
 def test_kept_sums_are_part_of_the_plan():
