@@ -21,7 +21,7 @@ from normcli.bundles.statistics_attributes import (
     StatisticsAttributes,
     attributes_from_attrs,
 )
-from normcli.bundles.statistics_file import ARRAY_NAMES, METHOD_NAMES, statistics_from_bundle
+from normcli.bundles.statistics_bundle import ARRAY_NAMES, METHOD_NAMES, statistics_from_bundle
 from normcli.domain.dtypes import is_bfloat16
 from normcli.domain.wide_moments import SQUARE_ROOT_OF_SMALLEST
 from normcli.errors import DataPolicyError, InputError, UsageError

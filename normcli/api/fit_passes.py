@@ -16,9 +16,7 @@ from normcli.api.preparing import (
 from normcli.api.sidecars import StoredSidecar
 from normcli.api.updating import extended
 from normcli.api.warnings import warn_of
-from normcli.bundles.statistics_file import (
-    draft_statistics,
-)
+from normcli.bundles.statistics_file import draft_statistics
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moment_kinds import Unrounded, plain_sums
 from normcli.domain.moments import Moments

@@ -20,9 +20,7 @@ from normcli.api.sidecars import check_sidecar
 from normcli.api.updating import require_same, warn_of_repeats
 from normcli.arrays.access import ArraySource
 from normcli.bundles.statistics_attributes import statistics_attrs
-from normcli.bundles.statistics_file import (
-    statistics_document,
-)
+from normcli.bundles.statistics_bundle import statistics_document
 from normcli.domain.geometry import bind
 from normcli.domain.layout import Layout
 from normcli.domain.moving_average import MovingRule

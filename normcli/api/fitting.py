@@ -17,9 +17,7 @@ from normcli.api.preparing import input_rules, require_unchanged, resolve_layout
 from normcli.api.sidecars import check_sidecar, refuse_shared
 from normcli.api.updating import continued_options
 from normcli.arrays.opening import open_joined, open_source
-from normcli.bundles.statistics_file import (
-    read_statistics,
-)
+from normcli.bundles.statistics_file import read_statistics
 from normcli.domain.statistics import (
     Statistics,
 )

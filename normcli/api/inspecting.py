@@ -17,7 +17,7 @@ from normcli.bundles.exact_sums import EXACT_NAMES
 from normcli.bundles.formats import CHECKPOINTS, read_bundle, split_path
 from normcli.bundles.sketch_arrays import SKETCH_NAMES
 from normcli.bundles.statistics_attributes import SCHEMA
-from normcli.bundles.statistics_file import statistics_from_bundle
+from normcli.bundles.statistics_bundle import statistics_from_bundle
 from normcli.domain.norm_spec import NormSpec
 from normcli.domain.quantile_moments import QuantileMoments, WideQuantileMoments
 from normcli.domain.wide_moments import WideMoments

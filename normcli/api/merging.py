@@ -17,10 +17,7 @@ from normcli.api.named_statistics import Named, added_up, moments_of, read_merge
 from normcli.api.preparing import provenance
 from normcli.api.sidecars import check_sidecar
 from normcli.api.warnings import warn_of
-from normcli.bundles.statistics_file import (
-    read_statistics_header,
-    write_statistics,
-)
+from normcli.bundles.statistics_file import read_statistics_header, write_statistics
 from normcli.domain.moment_kinds import alike, moments_from
 from normcli.domain.statistics import Statistics
 from normcli.domain.usability import require_usable

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from normcli.bundles.statistics_file import (
-    read_statistics,
-)
+from normcli.bundles.statistics_file import read_statistics
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.moments import Moments
 from normcli.domain.statistics import (

@@ -19,11 +19,8 @@ from normcli.bundles.parameter_file import (
     read_term,
     read_variance,
 )
-from normcli.bundles.statistics_file import (
-    read_statistics,
-    read_statistics_header,
-    statistics_document,
-)
+from normcli.bundles.statistics_bundle import statistics_document
+from normcli.bundles.statistics_file import read_statistics, read_statistics_header
 from normcli.domain.affine import Affine
 from normcli.domain.geometry import Geometry
 from normcli.domain.moment_kinds import RESTS, kind_of

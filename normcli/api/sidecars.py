@@ -11,7 +11,8 @@ import numpy as np
 from normcli.arrays.opening import make_sink, refuse_same
 from normcli.arrays.paths import parse_path
 from normcli.bundles.formats import require_writer
-from normcli.bundles.statistics_file import refuse_other_than_statistics, statistics_attrs
+from normcli.bundles.statistics_attributes import statistics_attrs
+from normcli.bundles.statistics_file import refuse_other_than_statistics
 from normcli.domain.affine import Affine
 from normcli.domain.array_info import ArrayInfo
 from normcli.domain.exact_moments import most_limbs

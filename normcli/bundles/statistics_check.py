@@ -8,7 +8,7 @@ import numpy as np
 
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.exact_sums import EXACT_NAMES, exact_from_arrays
-from normcli.bundles.statistics_file import statistics_from_bundle
+from normcli.bundles.statistics_bundle import statistics_from_bundle
 from normcli.domain.moments import Moments
 from normcli.errors import InputError
 

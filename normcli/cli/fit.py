@@ -52,7 +52,7 @@ def fit_command(inputs: tuple[str, ...], output: str | None, **options: Any) -> 
         if options["json"]:
             document = outcome_json(outcome)
             if outcome.statistics is not None and output is None:
-                from normcli.bundles.statistics_file import statistics_document
+                from normcli.bundles.statistics_bundle import statistics_document
 
                 document["statistics"] = statistics_document(outcome.statistics)
             emit_json(document)

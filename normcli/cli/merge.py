@@ -47,7 +47,7 @@ def merge_command(stats: tuple[str, ...], output: str | None, **options: Any) ->
         if options["json"]:
             document = {"report": dict(outcome.report.as_dict())}
             if output is None and not dry_run:
-                from normcli.bundles.statistics_file import statistics_document
+                from normcli.bundles.statistics_bundle import statistics_document
 
                 document["statistics"] = statistics_document(outcome.statistics)
             emit_json(document)

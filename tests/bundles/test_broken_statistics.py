@@ -9,12 +9,8 @@ import pytest
 
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.formats import write_bundle
-from normcli.bundles.statistics_file import (
-    read_statistics,
-    statistics_bundle,
-    statistics_from_bundle,
-    write_statistics,
-)
+from normcli.bundles.statistics_bundle import statistics_bundle, statistics_from_bundle
+from normcli.bundles.statistics_file import read_statistics, write_statistics
 from normcli.errors import DataPolicyError, InputError, NormcliError
 
 from .samples import spec_of, statistics_of

@@ -16,12 +16,8 @@ from normcli.bundles import statistics_file
 from normcli.bundles.bundle import Bundle
 from normcli.bundles.exact_sums import EXACT_NAMES
 from normcli.bundles.formats import read_bundle, write_bundle
-from normcli.bundles.statistics_file import (
-    read_statistics,
-    statistics_bundle,
-    statistics_from_bundle,
-    write_statistics,
-)
+from normcli.bundles.statistics_bundle import statistics_bundle, statistics_from_bundle
+from normcli.bundles.statistics_file import read_statistics, write_statistics
 from normcli.domain.exact_moments import ExactMoments
 from normcli.domain.statistics import Statistics
 from normcli.errors import InputError, NormcliError

@@ -15,16 +15,18 @@ from normcli.bundles.bundle import Bundle
 from normcli.bundles.exact_sums import EXACT_NAMES
 from normcli.bundles.formats import FORMATS, read_bundle, write_bundle
 from normcli.bundles.sketch_arrays import SKETCH_NAMES
-from normcli.bundles.statistics_file import (
+from normcli.bundles.statistics_bundle import (
     ARRAY_NAMES,
     METHOD_NAMES,
     MOMENT_NAMES,
     WIDE_NAMES,
-    read_statistics,
-    read_statistics_header,
     statistics_bundle,
     statistics_document,
     statistics_from_bundle,
+)
+from normcli.bundles.statistics_file import (
+    read_statistics,
+    read_statistics_header,
     write_statistics,
 )
 from normcli.domain.affine import Affine

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import normcli
-from normcli.bundles.statistics_file import ARRAY_NAMES
+from normcli.bundles.statistics_bundle import ARRAY_NAMES
 from tests.cli.terminal import call, run
 
 SUFFIXES = [".json", ".npz", ".h5", ".zarr", ".safetensors"]

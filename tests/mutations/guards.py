@@ -704,7 +704,7 @@ GUARDS = (
     ),
     _condition(
         "a minimum above its maximum is believed",
-        "bundles/statistics_file.py",
+        "bundles/statistics_bundle.py",
         "np.any(crossed)",
         BROKEN,
     ),
