@@ -46,7 +46,8 @@ def extract_command(stats: str, name: str, output: str | None, **options: Any) -
     screen = Screen(options["quiet"], options["verbose"], options["progress"])
 
     def body() -> int:
-        from normcli.api.extracting import extract_value, value_array, write_value
+        from normcli.api.extracted_values import value_array, write_value
+        from normcli.api.extracting import extract_value
         from normcli.errors import UsageError
 
         if output is not None and options["json"]:
@@ -71,7 +72,7 @@ def extract_command(stats: str, name: str, output: str | None, **options: Any) -
 
 def print_value(value: Any, as_json: bool) -> None:
     """Print a value on standard output, as text or as JSON."""
-    from normcli.api.extracting import value_json, value_text
+    from normcli.api.extracted_values import value_json, value_text
     from normcli.cli.streams import emit, emit_json
 
     if as_json:
