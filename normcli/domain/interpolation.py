@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from normcli.domain.error_free import two_sum
 from normcli.domain.integer_origins import difference, left_of
-from normcli.domain.pair_moments import two_sum
 
 # Integers up to this are float64 numbers.
 _EXACT = 1 << 53

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from normcli.domain.error_free import two_sum
+
 
 @dataclass(frozen=True)
 class PairMoments:
@@ -80,8 +82,10 @@ class PairMoments:
             target_delta = (other.target_mean - self.target_mean) + (
                 other.target_tail - self.target_tail
             )
-            mean, mean_tail = two_sum(self.mean, self.mean_tail + delta * share)
-            target, target_tail = two_sum(self.target_mean, self.target_tail + target_delta * share)
+            mean, mean_tail = sum_and_rest(self.mean, self.mean_tail + delta * share)
+            target, target_tail = sum_and_rest(
+                self.target_mean, self.target_tail + target_delta * share
+            )
             m2 = self.m2 + other.m2 + delta * delta * weight
             target_m2 = self.target_m2 + other.target_m2 + target_delta * target_delta * weight
             product = self.product + other.product + delta * target_delta * weight
@@ -125,10 +129,8 @@ class PairMoments:
         return int(self.count.sum()), int(self.skipped.sum())
 
 
-def two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rounded sum and its rounding error (Knuth, 1969); 0 for a sum without one."""
+def sum_and_rest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rounded sum and what its rounding took away; 0 for a sum that is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        total = a + b
-        part = total - a
-        error = (a - (total - part)) + (b - part)
-    return total, np.where(np.isfinite(error), error, 0.0)
+        total, rest = two_sum(a, b)
+    return total, np.where(np.isfinite(rest), rest, 0.0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from normcli.domain.geometry import Geometry
 from normcli.domain.integer_origins import difference, halves, has_origins
-from normcli.domain.pair_moments import PairMoments, two_sum
+from normcli.domain.pair_moments import PairMoments, sum_and_rest
 from normcli.kernels.numpy_tiles import tile_shape
 from normcli.kernels.pieces import Dense, Piece, cut, region_shape, tiles
 
@@ -63,7 +63,7 @@ def tile_pairs(values: np.ndarray, target: np.ndarray) -> PairMoments:
             shift = np.where(count > 0, pair, elements.dtype.type(0))
             if has_origins(elements.dtype):
                 distance = difference(elements, shift[:, np.newaxis])
-                shift, below = two_sum(*halves(shift))
+                shift, below = sum_and_rest(*halves(shift))
             else:
                 distance, below = elements - shift[:, np.newaxis], np.zeros_like(shift)
             if not every:
@@ -72,7 +72,7 @@ def tile_pairs(values: np.ndarray, target: np.ndarray) -> PairMoments:
             distance -= offset[:, np.newaxis]
             if not every:
                 distance[~finite] = 0.0
-            mean, tail = two_sum(shift, offset)
+            mean, tail = sum_and_rest(shift, offset)
             parts.append((mean, tail + below, distance))
         (mean, tail, z), (target_mean, target_tail, t) = parts
         product = (z * t).sum(axis=1)
