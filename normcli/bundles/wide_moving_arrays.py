@@ -58,7 +58,8 @@ def beyond_from_arrays(arrays: Mapping[str, np.ndarray], path: str) -> Beyond | 
         raise InputError(f"{path}: {exponent_name!r} is 0 everywhere.", _HINT)
     far = exponent != 0
     good = (exponent >= UNITS[0]) & (exponent <= UNITS[1])
-    good &= ~far | (np.isfinite(mean) & (np.frexp(mean)[1] <= exponent + MEAN_ROOM + 1))
+    within = (mean == 0) | (np.frexp(mean)[1] <= exponent + MEAN_ROOM + 1)
+    good &= ~far | (np.isfinite(mean) & within)
     _require(good, exponent_name, path)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         half = np.ldexp(np.spacing(np.abs(mean)), -exponent - 1)

@@ -63,7 +63,7 @@ class Extended:
 
     def plus(self, other: Extended) -> Extended:
         """Return sums."""
-        own, more = self._known_power(), other._known_power()
+        own, more = self.known_power(), other.known_power()
         top = np.maximum(own, more)
         # What is shifted out is far below half a unit in the last place of the other one.
         with np.errstate(under="ignore", invalid="ignore"):
@@ -86,5 +86,6 @@ class Extended:
             turn = np.clip(self.power - power, -_FAR, _FAR)
             return np.asarray(np.ldexp(self.part, turn))
 
-    def _known_power(self) -> np.ndarray:
+    def known_power(self) -> np.ndarray:
+        """Return the powers, of 0 one below that of every number."""
         return np.where(self.part == 0, _NEVER, self.power)

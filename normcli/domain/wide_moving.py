@@ -150,8 +150,9 @@ def kept(mean: Extended, variance: Extended) -> Kept:
     lost = ~((_holds(variance) & _holds(power)) | np.isnan(power.part))
     # Of a variance below 2**b the deviation is below 2**((b + 1) // 2).
     deviation = (variance.power + 1) // 2
+    # A mean of 0 asks for no room.
     exponent = np.where(
-        variance.part == 0, mean.power, np.maximum(deviation, mean.power - MEAN_ROOM)
+        variance.part == 0, mean.power, np.maximum(deviation, mean.known_power() - MEAN_ROOM)
     )
     exponent = np.where(lost, np.where(exponent == 0, 1, exponent), 0)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):

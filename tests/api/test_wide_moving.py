@@ -134,6 +134,29 @@ def test_squares_that_leave_float64(tmp_path, method, epsilon, momentum, start):
                 assert abs(Fraction(float(a)) - Fraction(float(b))) <= far * Fraction(4e-15) + least
 
 
+@pytest.mark.parametrize("momentum", MOMENTA)
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_means_of_0_and_next_to_it(tmp_path, momentum, symmetric):
+    """A mean that is 0, or below 5e-324, has no power of two that the unit should have room for."""
+    for seed in range(12):
+        x = np.random.default_rng(seed).integers(-2, 3, (12, 4, 2)).astype("f8")
+        if symmetric:
+            x[:, :, 1] = -x[:, :, 0] - 1.0
+            x[:, :, 0] += 1.0
+        x[1::5, :, 0] += 1.0 - symmetric
+        x *= np.reshape([5e-324, 1e-310, 1e-250, 1.7e305], (1, 4, 1))
+        name = store(tmp_path, "x", x)
+        options = given(momentum, "several", "first-batch")
+        fitted = normcli.fit(name, tmp_path / "s.json", overwrite=True, **options)
+        want = moving(x, MOMENTA[momentum], SIZES["several"], "first-batch")
+        near(held(fitted), want, 1e-14)
+        if not all(want.variance):
+            continue
+        normcli.apply(name, tmp_path / "y.npy", stats=tmp_path / "s.json", overwrite=True)
+        y, exact = np.load(tmp_path / "y.npy"), normalized(x, want)
+        np.testing.assert_allclose(y, exact, rtol=0, atol=4e-15 * np.abs(exact).max())
+
+
 def test_a_start_of_one_fades(tmp_path):
     """Of data of 1e-200, 256**-k is larger than their variance up to batch 165."""
     x = np.concatenate([floats()[:, 1:3, :6]] * 15)
