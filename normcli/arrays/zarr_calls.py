@@ -15,6 +15,9 @@ from zarr.core.sync import sync
 
 T = TypeVar("T")
 
+# Seconds for reads that are under way when another one fails.
+_PATIENCE = 5.0
+
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 # Unlike epoll, it keeps nothing in the kernel that a forked child would share with its parent.
@@ -50,9 +53,23 @@ def _no_news(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 async def _without_news(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine in zarr's own loop, which would print what nobody asked for to stderr."""
+    """Await a coroutine in zarr's own loop, which would print what nobody asked for to stderr.
+
+    The first chunk that fails ends the call. The others are waited for: where the interpreter ends
+    before them, each would print a traceback.
+    """
     asyncio.get_running_loop().set_exception_handler(_no_news)
-    return await coroutine
+    own = asyncio.current_task()
+    _calls.add(own)
+    try:
+        return await coroutine
+    except BaseException:
+        # Chunks of other calls are among them, and end too; calls wait for each other never.
+        if rest := asyncio.all_tasks() - _calls:
+            await asyncio.wait(rest, timeout=_PATIENCE)
+        raise
+    finally:
+        _calls.discard(own)
 
 
 class _Inline(ThreadPoolExecutor):
@@ -95,6 +112,8 @@ class _Counter:
             self._count -= 1
 
 
+# Calls in zarr's loop: only its thread looks at them.
+_calls: set[asyncio.Task[Any] | None] = set()
 _here = threading.local()
 _under_way = _Counter()
 
@@ -127,6 +146,7 @@ def _forget_calls() -> None:
     """Begin anew in a forked child: the threads that were calling are not there."""
     global _under_way
     _under_way = _Counter()
+    _calls.clear()
 
 
 if hasattr(os, "register_at_fork"):
