@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from zarr.core.sync import sync
 
+from normcli.zarr_loop import hush_zarr, no_news
+
 T = TypeVar("T")
 
 # Seconds for reads that are under way when another one fails.
@@ -44,21 +46,17 @@ def call(coroutine: Coroutine[Any, Any, T]) -> T:
     """
     with _under_way as calls:
         if 2 * calls <= _CORES or _inside_a_loop():
-            return sync(_without_news(coroutine))
+            hush_zarr()
+            return sync(_with_the_others(coroutine))
         return _run_here(coroutine)
 
 
-def _no_news(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Say nothing: the first chunk that fails is told; that others fail as well is no news."""
-
-
-async def _without_news(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine in zarr's own loop, which would print what nobody asked for to stderr.
+async def _with_the_others(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine in zarr's own loop.
 
     The first chunk that fails ends the call. The others are waited for: where the interpreter ends
     before them, each would print a traceback.
     """
-    asyncio.get_running_loop().set_exception_handler(_no_news)
     own = asyncio.current_task()
     _calls.add(own)
     try:
@@ -91,7 +89,7 @@ class _Loop:
         self.pid = os.getpid()
         self.loop = asyncio.SelectorEventLoop(_Selector())
         self.loop.set_default_executor(_Inline(1))
-        self.loop.set_exception_handler(_no_news)
+        self.loop.set_exception_handler(no_news)
         weakref.finalize(self, self.loop.close)
 
 

@@ -10,6 +10,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from normcli.arrays.zarr_describe import V2_DIMS
 from normcli.domain.array_info import ArrayInfo
+from normcli.zarr_loop import hush_zarr
 
 # A chunk of zeros that is not stored could not be told from a lost one.
 CONFIG: Any = {"write_empty_chunks": True}
@@ -39,6 +40,7 @@ def create_array(store: LocalStore | MemoryStore, inner: str, info: ArrayInfo) -
         options.update(_options_2(codecs))
     else:
         options.update(_options_3(codecs, info))
+    hush_zarr()
     return zarr.create_array(
         store,
         name=inner or None,

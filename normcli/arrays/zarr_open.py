@@ -28,6 +28,7 @@ from normcli.arrays.zarr_links import require_inside
 from normcli.arrays.zarr_store import CheckedStore
 from normcli.errors import InputError, NormcliError, TransientError
 from normcli.retrying import storage_error
+from normcli.zarr_loop import hush_zarr
 
 ROOT_ATTR = "normcli"
 
@@ -120,6 +121,7 @@ def _unlisted(error: OSError) -> NoReturn:
 def has_mark(path: Path) -> bool:
     """Whether normcli wrote the store as a container of several arrays."""
     try:
+        hush_zarr()
         group = zarr.open_group(LocalStore(path, read_only=True), mode="r", use_consolidated=False)
         return ROOT_ATTR in group.attrs
     except Exception:  # whatever else is there, normcli did not write it
@@ -143,6 +145,7 @@ def open_checked(
     document = read_document(path, folder, name, rules)
     try:
         store = CheckedStore(path, read_only=True)
+        hush_zarr()
         array = zarr.open_array(store, path=inner, mode="r", zarr_format=document.version)
         bound(array)
     except NormcliError:

@@ -28,6 +28,7 @@ from normcli.domain.dtypes import is_bfloat16
 from normcli.domain.grid import Block, Grid
 from normcli.errors import OutputError, UsageError
 from normcli.publishing import sync_files
+from normcli.zarr_loop import hush_zarr
 
 
 class ZarrSink(DraftedSink):
@@ -107,6 +108,7 @@ class ZarrSink(DraftedSink):
     def annotate(self, attrs: Mapping[str, Any]) -> None:
         """Set attributes under the key ``normcli`` of the root."""
         try:
+            hush_zarr()
             root = zarr.open(LocalStore(self._draft.path), mode="r+")
             known = root.attrs.get(ROOT_ATTR, {})
             root.attrs[ROOT_ATTR] = {**known, **attrs}  # type: ignore[dict-item]
@@ -160,6 +162,7 @@ class ZarrSink(DraftedSink):
     def _is_laid_out(self) -> bool:
         """Whether the draft holds these arrays, whatever their attributes are."""
         wanted = MemoryStore()
+        hush_zarr()
         for key, info in self.arrays.items():
             inner = self._paths[key]
             expected = settings_of(create_array(wanted, inner, info))

@@ -23,6 +23,7 @@ from normcli.arrays.zarr_calls import call
 from normcli.arrays.zarr_chunk_form import ChunkForm
 from normcli.arrays.zarr_layout import CONFIG
 from normcli.domain.grid import Block, Grid
+from normcli.zarr_loop import hush_zarr
 
 PARTIAL = ".partial"
 
@@ -85,6 +86,7 @@ class BlockWriter:
     """
 
     def __init__(self, root: Path, inner: str) -> None:
+        hush_zarr()
         array = zarr.open_array(LocalStore(root), path=inner, mode="r+")
         self._root = root
         self._path = array.async_array.store_path.path

@@ -42,6 +42,9 @@ def read(path: str, choose: Choose = everything) -> Bundle:
         warnings.simplefilter("ignore")
         import zarr
 
+        from normcli.zarr_loop import hush_zarr
+
+        hush_zarr()
         stored, documented = _inspect(path)
         allowance = Allowance(path, stored)
         store = zarr.storage.LocalStore(path, read_only=True)
@@ -78,8 +81,11 @@ def write(path: str, bundle: Bundle) -> None:
     import zarr
     from zarr.codecs import ZstdCodec
 
+    from normcli.zarr_loop import hush_zarr
+
     attrs = json.loads(attributes_text(bundle.attrs))
     store = zarr.storage.LocalStore(path)
+    hush_zarr()
     group = zarr.create_group(store, zarr_format=3, attributes={ATTRIBUTES: attrs})
     for name, values in bundle.arrays.items():
         parts = name.split("/")
