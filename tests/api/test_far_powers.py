@@ -15,6 +15,7 @@ import normcli
 from normcli.domain.far_powers import some_powers
 from normcli.errors import DataPolicyError
 from tests.cli.terminal import call
+from tests.examples import pairs
 
 from .stores import hold_groups, store
 from .test_lp import norms
@@ -64,8 +65,7 @@ def data(kind: str, seed: int = 0) -> np.ndarray:
     return x
 
 
-@pytest.mark.parametrize("p", POWERS)
-@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize(("kind", "p"), pairs(SIZES, POWERS))
 def test_norms_in_any_cut(tmp_path, kind, p):
     x = data(kind)
     options = {"layout": "NCS", "method": "lp", "p": p}
@@ -98,9 +98,11 @@ def test_any_values_and_any_power(values, p, cut):
         np.testing.assert_array_equal(norms(again), norms(fitted))
 
 
-@pytest.mark.parametrize("mode", ["batch", "instance", "layer"])
-@pytest.mark.parametrize(("kind", "p"), [("large", 3.0), ("small", 3.0), ("both", 100.0)])
-def test_apply_and_back(tmp_path, kind, p, mode):
+@pytest.mark.parametrize(
+    ("kind", "mode"), pairs(["large", "small", "both"], ["batch", "instance", "layer"])
+)
+def test_apply_and_back(tmp_path, kind, mode):
+    p = 100.0 if kind == "both" else 3.0
     x = data(kind)
     name, output = store(tmp_path, "x", x), tmp_path / "y.npy"
     more = {"aggregate": "S"} if mode == "layer" else {}

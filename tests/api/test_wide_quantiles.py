@@ -18,6 +18,7 @@ from normcli.domain.quantile_sketches import rank_error, sketch_k
 from normcli.errors import DataPolicyError, InputError
 from normcli.kernels import select
 from tests.cli.terminal import call
+from tests.examples import pairs
 
 from .stores import hold_groups, store
 from .wide_cases import LAYOUT, MODES, SHAPE, groups, integers, random
@@ -79,8 +80,7 @@ def same(one, other) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dtype", ["i8", "u8"])
+@pytest.mark.parametrize(("dtype", "mode"), pairs(["i8", "u8"], MODES))
 def test_there_and_back(tmp_path, kernel, dtype, mode):
     x = inner(dtype, wide=mode == "batch")
     name, output = store(tmp_path, "x", x), tmp_path / "y.npy"
